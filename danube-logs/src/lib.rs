@@ -1,1 +1,24 @@
-//! Being written.
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod follow;
+mod fs;
+mod line;
+mod memory;
+pub mod sse;
+mod store;
+mod sweep;
+mod terminal;
+mod writer;
+
+pub use error::Error;
+pub use follow::{FollowEvent, Follower};
+pub use fs::FsLogs;
+pub use line::{Line, LineSource, MAX_LINE_BYTES, parse_line};
+pub use memory::MemoryLogs;
+pub use store::{LogPhase, LogStat, LogState, LogStore, LogStoreExt, MAX_READ_BYTES, StepRange};
+pub use sweep::LogSweep;
+pub use terminal::terminal_safe;
+pub use writer::{DEFAULT_MAX_LOG_BYTES, Durability, LogOptions, LogWriter, SealedLog, StepWriter};

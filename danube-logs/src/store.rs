@@ -1,0 +1,253 @@
+//! The contract: bytes at offsets, one owner, and a seal.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use danube_core::{ByteRange, JobId, StepName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The most that one [`LogStore::read`] returns.
+pub const MAX_READ_BYTES: u64 = 1024 * 1024;
+
+/// Where logs are kept: for each job a sequence of bytes that only grows, has one owner while it
+/// does, and is sealed at the end.
+///
+/// Laws (each a test of [`conformance`](crate::conformance)):
+///
+/// * **One owner.** `open` gives a log to this store until it is sealed or this store is gone. While
+///   an owner lives nobody else can open, append to, seal or delete it. When the owner is gone
+///   and the log is not sealed it is [`Abandoned`](LogPhase::Abandoned), and `open` gives it to whoever asks first.
+/// * **Appended at an offset.** `append` continues the log exactly at its end, or changes nothing.
+///   All of the bytes are there or none: after an error the log ends where it did.
+/// * **Acknowledged.** What an `append` that returned has stored, up to its last line feed, survives
+///   the death of the process (an open line may be closed or dropped by whoever takes the log over);
+///   what a `sync` or `seal` that returned covers survives the death of the machine, as far as the backend
+///   reaches.
+/// * **Readable.** Anybody reads, at any time, whatever an acknowledged append stored, at the same
+///   offsets for ever.
+/// * **Sealed once.** After `seal` the bytes and the state never change. Sealing again is `Ok`.
+/// * **Deleted.** `delete` is idempotent; a deleted log is [`Error::NotFound`], and its id may be used
+///   again.
+/// * **Cancel safety.** `read`, `stat`, `changed` and `list` may be dropped at any time. A dropped `append`
+///   may or may not have happened: ask `stat`.
+///
+/// Clones and `Arc`s of one store are one owner.
+#[async_trait]
+pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// Takes ownership for appending: creates the log, or takes over one whose owner is gone. The
+    /// taken-over log ends with a whole line: what a dying owner left of a line is closed with a
+    /// line feed, or dropped where not even its brackets were complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Owned`], [`Error::Sealed`], [`Error::Io`].
+    async fn open(&self, log: &JobId) -> Result<LogStat, Error>;
+
+    /// Appends at the end, which must be `at`, and returns the new end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Sealed`], [`Error::OffsetConflict`], [`Error::Io`] (for instance a full disk).
+    async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error>;
+
+    /// The bytes of a range, as far as they are stored and at most [`MAX_READ_BYTES`]: short at the
+    /// end, empty past it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error>;
+
+    /// Where the log stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    async fn stat(&self, log: &JobId) -> Result<LogStat, Error>;
+
+    /// Waits until the log has grown beyond an offset or is not [`Open`](LogPhase::Open) any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], also when it is deleted meanwhile; [`Error::Io`].
+    async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error>;
+
+    /// Makes what was appended, and this state, durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Io`].
+    async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error>;
+
+    /// Makes the log and its last state durable and ends it; gives up ownership.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Io`]: then it is not sealed.
+    async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error>;
+
+    /// Deletes a log that nobody alive owns, and returns the bytes that it freed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Owned`], [`Error::Io`].
+    async fn delete(&self, log: &JobId) -> Result<u64, Error>;
+
+    /// Logs in the order of their ids, at most `limit`, those after `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    async fn list(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, LogStat)>, Error>;
+}
+
+#[async_trait]
+impl<T: LogStore + ?Sized> LogStore for Arc<T> {
+    async fn open(&self, log: &JobId) -> Result<LogStat, Error> {
+        (**self).open(log).await
+    }
+    async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
+        (**self).append(log, at, bytes).await
+    }
+    async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
+        (**self).read(log, range).await
+    }
+    async fn stat(&self, log: &JobId) -> Result<LogStat, Error> {
+        (**self).stat(log).await
+    }
+    async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
+        (**self).changed(log, beyond).await
+    }
+    async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        (**self).sync(log, state).await
+    }
+    async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        (**self).seal(log, state).await
+    }
+    async fn delete(&self, log: &JobId) -> Result<u64, Error> {
+        (**self).delete(log).await
+    }
+    async fn list(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, LogStat)>, Error> {
+        (**self).list(after, limit).await
+    }
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStat {
+    /// Bytes stored.
+    pub len: u64,
+    /// Whether more will come.
+    pub phase: LogPhase,
+    /// Its state as of the last `sync` or `seal`.
+    pub state: Arc<LogState>,
+}
+
+/// Whether more will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPhase {
+    /// Somebody alive writes it.
+    Open,
+    /// It is not sealed, and nobody alive writes it.
+    Abandoned,
+    /// It will never change.
+    Sealed,
+}
+
+/// What is known of a log beside its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogState {
+    /// Whether something was left out.
+    pub truncated: bool,
+    /// Lines that were left out.
+    pub omitted_lines: u64,
+    /// Bytes of output that were left out.
+    pub omitted_bytes: u64,
+    /// The steps that wrote to it, in the order in which they began.
+    pub steps: Vec<StepRange>,
+    /// When it was sealed.
+    pub sealed_at: Option<Timestamp>,
+}
+
+/// Where a step's lines lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRange {
+    /// The step.
+    pub name: StepName,
+    /// The smallest range with all of its lines; lines of other steps may lie between them.
+    pub range: ByteRange,
+}
+
+/// Comfort over any [`LogStore`].
+#[async_trait]
+pub trait LogStoreExt: LogStore {
+    /// The offset at which the last `lines` lines of what is stored begin; the beginning of the log
+    /// where it has fewer. Reads backwards, and no more than it must.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stat`](LogStore::stat) and [`read`](LogStore::read).
+    async fn tail_offset(&self, log: &JobId, lines: usize) -> Result<u64, Error> {
+        const BLOCK: u64 = 64 * 1024;
+        let len = self.stat(log).await?.len;
+        if lines == 0 {
+            return Ok(len);
+        }
+        let mut end = len;
+        let mut seen = 0;
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK);
+            let block = self.read(log, ByteRange::new(start, end)).await?;
+            for at in memchr::memrchr_iter(b'\n', &block) {
+                let after = start + at as u64 + 1;
+                // The line feed that ends the log ends its last line; it begins none.
+                if after == len {
+                    continue;
+                }
+                seen += 1;
+                if seen == lines {
+                    return Ok(after);
+                }
+            }
+            end = start;
+        }
+        Ok(0)
+    }
+}
+
+impl<T: LogStore + ?Sized> LogStoreExt for T {}
+
+/// What a taken-over log's end becomes: see [`LogStore::open`]. Returns how many bytes of it stay
+/// and whether a line feed must follow them.
+pub(crate) fn whole_lines(end: &[u8]) -> (usize, bool) {
+    let line_start = memchr::memrchr(b'\n', end).map_or(0, |at| at + 1);
+    let torn = &end[line_start..];
+    if torn.is_empty() {
+        (end.len(), false)
+    } else if crate::parse_line(torn).is_some() {
+        (end.len(), true)
+    } else {
+        // Less than its brackets: it carries nothing that a command wrote.
+        (line_start, false)
+    }
+}
+
+pub(crate) fn close_torn_line(bytes: &mut Vec<u8>) {
+    let (keep, close) = whole_lines(bytes);
+    bytes.truncate(keep);
+    if close {
+        bytes.push(b'\n');
+    }
+}

@@ -1,0 +1,316 @@
+//! Streams in, lines out: whatever the chunks, at the limit, and when the store refuses.
+
+use std::sync::Mutex as StdMutex;
+
+use danube_core::{ManualClock, Passthrough, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{LogPhase, LogStat, MemoryLogs};
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp::from_millisecond(1_704_542_400_123).unwrap()))
+}
+
+fn id() -> JobId {
+    "job".parse().unwrap()
+}
+
+async fn writer(store: &Arc<dyn LogStore>, options: LogOptions) -> LogWriter {
+    LogWriter::create(store.clone(), id(), clock(), options).await.unwrap()
+}
+
+async fn step(writer: &LogWriter, name: &str) -> StepWriter {
+    writer.step(name.parse().unwrap(), Box::new(Passthrough), Box::new(Passthrough)).await.unwrap()
+}
+
+async fn text(store: &Arc<dyn LogStore>) -> Vec<u8> {
+    let (mut all, mut at) = (Vec::new(), 0);
+    loop {
+        let more = store.read(&id(), ByteRange::new(at, u64::MAX)).await.unwrap();
+        if more.is_empty() {
+            return all;
+        }
+        at += more.len() as u64;
+        all.extend_from_slice(&more);
+    }
+}
+
+/// What a stream wrote, put together again from the log's lines.
+fn rebuilt(log: &[u8], source: crate::LineSource) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in log.split_inclusive(|&b| b == b'\n') {
+        let line = parse_line(line).expect("every line of a log is one");
+        if line.source == source {
+            if line.continued {
+                assert_eq!(out.pop(), Some(b'\n'), "a continuation follows a line");
+            }
+            out.extend_from_slice(line.content);
+            out.push(b'\n');
+        }
+    }
+    out
+}
+
+async fn captured(chunks: &[Vec<u8>]) -> Vec<u8> {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let mut step = step(&writer, "s").await;
+    for chunk in chunks {
+        step.write(OutputStream::Stdout, chunk).await.unwrap();
+    }
+    step.finish().await.unwrap();
+    writer.seal().await.unwrap();
+    text(&store).await
+}
+
+#[tokio::test]
+async fn a_line_looks_as_documented() {
+    let log = captured(&[b"hello\nwor".to_vec(), b"ld\nopen".to_vec()]).await;
+    let expected = "[2024-01-06T12:00:00.123Z] [s] [stdout] hello\n\
+                    [2024-01-06T12:00:00.123Z] [s] [stdout] world\n\
+                    [2024-01-06T12:00:00.123Z] [s] [stdout] open\n";
+    assert_eq!(String::from_utf8(log).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_long_line_is_cut_at_the_cap_and_nothing_of_it_is_lost() {
+    for len in [MAX_LINE_BYTES - 1, MAX_LINE_BYTES, MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES] {
+        let mut input = vec![b'x'; len];
+        input.extend_from_slice(b"\nnext\n");
+        for pieces in [1, 1000, input.len()] {
+            let chunks: Vec<Vec<u8>> =
+                input.chunks(input.len().div_ceil(pieces)).map(<[u8]>::to_vec).collect();
+            let log = captured(&chunks).await;
+            assert_eq!(rebuilt(&log, crate::LineSource::Stdout), input, "{len} in {pieces}");
+            let longest = log.split(|&b| b == b'\n').map(<[u8]>::len).max().unwrap();
+            assert!(longest < MAX_LINE_BYTES + 64);
+            // A line of exactly the cap is one line.
+            let lines = len.div_ceil(MAX_LINE_BYTES).max(1) + 1;
+            assert_eq!(log.split_inclusive(|&b| b == b'\n').count(), lines, "{len} in {pieces}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_line_is_written_after_a_second_of_silence_and_then_continued() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let mut step = step(&writer, "s").await;
+    step.write(OutputStream::Stderr, b"Password: ").await.unwrap();
+    tokio::time::advance(Duration::from_millis(900)).await;
+    step.idle().await.unwrap();
+    assert!(text(&store).await.is_empty(), "a second has not passed");
+    tokio::time::advance(Duration::from_millis(200)).await;
+    step.idle().await.unwrap();
+    step.idle().await.unwrap();
+    step.write(OutputStream::Stderr, b"ok\nnew\n").await.unwrap();
+    let log = String::from_utf8(text(&store).await).unwrap();
+    let lines: Vec<&str> = log.lines().map(|line| line.split_once("[s] ").unwrap().1).collect();
+    assert_eq!(lines, ["[stderr] Password: ", "[stderr+] ok", "[stderr] new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_dribbles_is_seen_within_about_a_second() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let mut step = step(&writer, "s").await;
+    for percent in 0..6 {
+        step.write(OutputStream::Stdout, format!("{percent}% ").as_bytes()).await.unwrap();
+        tokio::time::advance(Duration::from_millis(200)).await;
+        step.idle().await.unwrap();
+    }
+    assert!(text(&store).await.ends_with(b"[stdout] 0% 1% 2% 3% 4% \n"), "never silent, yet seen");
+}
+
+#[tokio::test]
+async fn a_write_whose_caller_went_away_does_not_stop_the_next() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    // What a dropped call leaves behind: stored, and unknown to the writer.
+    store.append(&id(), 0, Bytes::from_static(b"[t] [s] [stdout] dropped\n")).await.unwrap();
+    let mut step = step(&writer, "s").await;
+    step.write(OutputStream::Stdout, b"next\n").await.unwrap();
+    let log = text(&store).await;
+    assert_eq!(rebuilt(&log, crate::LineSource::Stdout), b"dropped\nnext\n");
+}
+
+#[tokio::test]
+async fn steps_that_write_at_once_never_mix_within_a_line_and_know_their_ranges() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let write = async |name: &str| {
+        let mut step = step(&writer, name).await;
+        for n in 0..200 {
+            step.write(OutputStream::Stdout, format!("{name}{n}").as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+            step.write(OutputStream::Stdout, b" end\n").await.unwrap();
+        }
+        step.finish().await.unwrap()
+    };
+    let (a, b) = tokio::join!(write("a"), write("b"));
+    let log = text(&store).await;
+    for (name, range) in [("a", a), ("b", b)] {
+        let part = &log[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+        let lines = part.split_inclusive(|&b| b == b'\n').map(|line| parse_line(line).unwrap());
+        let contents: Vec<_> =
+            lines.filter(|line| line.step == name).map(|line| line.content.to_vec()).collect();
+        let expected: Vec<_> = (0..200).map(|n| format!("{name}{n} end").into_bytes()).collect();
+        assert_eq!(contents, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_full_log_keeps_whole_lines_says_so_once_and_counts_the_rest() {
+    let line = b"0123456789\n";
+    let one = captured(&[line.to_vec()]).await.len() as u64;
+    for spare in [0, 1, one - 1] {
+        let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+        let limit = 1024 * 1024 / one * one + spare;
+        let writer = writer(&store, LogOptions::default().with_max_log_bytes(limit)).await;
+        let mut step = step(&writer, "s").await;
+        let fit = limit / one;
+        let total = fit + 5000;
+        let input = line.repeat(usize::try_from(total).unwrap());
+        for chunk in input.chunks(65_536) {
+            step.write(OutputStream::Stdout, chunk).await.unwrap();
+        }
+        step.finish().await.unwrap();
+        assert!(writer.is_truncated());
+        let sealed = writer.seal().await.unwrap();
+        let log = text(&store).await;
+        let marker = format!(
+            "[2024-01-06T12:00:00.123Z] [s] [danube] [TRUNCATED - log exceeded {} MB limit]\n",
+            limit / (1024 * 1024)
+        );
+        assert_eq!(log.len() as u64, fit * one + marker.len() as u64, "spare {spare}");
+        assert!(log.ends_with(marker.as_bytes()));
+        assert_eq!((sealed.truncated, sealed.omitted_lines), (true, 5000));
+        assert_eq!(sealed.omitted_bytes, 5000 * line.len() as u64);
+        let stat = store.stat(&id()).await.unwrap();
+        assert!(stat.state.truncated && stat.phase == LogPhase::Sealed);
+    }
+}
+
+#[tokio::test]
+async fn a_full_log_still_takes_a_bounded_number_of_our_own_notes() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default().with_max_log_bytes(10)).await;
+    let mut step = step(&writer, "s").await;
+    step.write(OutputStream::Stdout, b"too long for this log\n").await.unwrap();
+    for _ in 0..1000 {
+        writer.note("the job was cancelled").await.unwrap();
+    }
+    let log = text(&store).await;
+    let notes =
+        log.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"cancelled\n")).count();
+    assert_eq!(notes, NOTES_AFTER_TRUNCATION as usize);
+}
+
+#[tokio::test]
+async fn a_successor_goes_on_where_the_log_ends_and_keeps_its_state() {
+    let first = MemoryLogs::new();
+    let again: Arc<dyn LogStore> = Arc::new(first.other_owner());
+    {
+        let store: Arc<dyn LogStore> = Arc::new(first);
+        let writer = writer(&store, LogOptions::default()).await;
+        let mut step = step(&writer, "s").await;
+        step.write(OutputStream::Stdout, b"before\n").await.unwrap();
+        step.finish().await.unwrap();
+    }
+    let writer = writer(&again, LogOptions::default()).await;
+    writer.note("the process that ran this job died").await.unwrap();
+    let sealed = writer.seal().await.unwrap();
+    assert_eq!(sealed.steps.len(), 1);
+    let log = String::from_utf8(text(&again).await).unwrap();
+    assert!(
+        log.contains("[s] [stdout] before\n")
+            && log.ends_with("[danube] [danube] the process that ran this job died\n")
+    );
+}
+
+/// A store whose appends fail while it is told so.
+#[derive(Debug)]
+struct Failing(MemoryLogs, StdMutex<bool>);
+
+impl fmt::Display for Failing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl LogStore for Failing {
+    async fn open(&self, log: &JobId) -> Result<LogStat, Error> {
+        self.0.open(log).await
+    }
+    async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
+        if *self.1.lock().unwrap() {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::Io { log: log.clone(), operation: "write", source });
+        }
+        self.0.append(log, at, bytes).await
+    }
+    async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
+        self.0.read(log, range).await
+    }
+    async fn stat(&self, log: &JobId) -> Result<LogStat, Error> {
+        self.0.stat(log).await
+    }
+    async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
+        self.0.changed(log, beyond).await
+    }
+    async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        self.0.sync(log, state).await
+    }
+    async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        self.0.seal(log, state).await
+    }
+    async fn delete(&self, log: &JobId) -> Result<u64, Error> {
+        self.0.delete(log).await
+    }
+    async fn list(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, LogStat)>, Error> {
+        self.0.list(after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_refused_write_is_told_at_once_counted_and_does_not_end_the_log() {
+    let failing = Arc::new(Failing(MemoryLogs::new(), StdMutex::new(false)));
+    let store: Arc<dyn LogStore> = failing.clone();
+    let writer = writer(&store, LogOptions::default()).await;
+    let mut step = step(&writer, "s").await;
+    step.write(OutputStream::Stdout, b"one\n").await.unwrap();
+    *failing.1.lock().unwrap() = true;
+    let refused = step.write(OutputStream::Stdout, b"two\nthree\n").await.unwrap_err();
+    assert_eq!(refused.class(), danube_core::ErrorClass::Exhausted);
+    *failing.1.lock().unwrap() = false;
+    step.write(OutputStream::Stdout, b"four\n").await.unwrap();
+    step.finish().await.unwrap();
+    let sealed = writer.seal().await.unwrap();
+    assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (2, 10));
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"one\nfour\n");
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_chunks_the_stream_can_be_put_together_again(
+        chunks in prop::collection::vec(prop::collection::vec(prop_oneof![3 => Just(b'\n'), 8 => any::<u8>()], 0..40), 0..30)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut input = chunks.concat();
+        let cut = runtime.block_on(captured(&chunks));
+        let whole = runtime.block_on(captured(std::slice::from_ref(&input)));
+        let byte_by_byte: Vec<Vec<u8>> = input.iter().map(|&b| vec![b]).collect();
+        prop_assert_eq!(&cut, &runtime.block_on(captured(&byte_by_byte)));
+        prop_assert_eq!(&cut, &whole);
+        if input.last().is_some_and(|&b| b != b'\n') {
+            input.push(b'\n');
+        }
+        prop_assert_eq!(rebuilt(&cut, crate::LineSource::Stdout), input);
+    }
+}

@@ -1,0 +1,13 @@
+//! The laws of the contract, for every backend of this crate.
+
+use danube_logs::{FsLogs, MemoryLogs};
+
+danube_logs::log_store_conformance!(memory, {
+    let logs = MemoryLogs::new();
+    move || logs.other_owner()
+});
+
+danube_logs::log_store_conformance!(files, {
+    let dir = tempfile::tempdir().expect("a directory");
+    move || FsLogs::new(dir.path().join("logs"))
+});
