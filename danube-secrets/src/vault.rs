@@ -1,0 +1,250 @@
+//! Where sealed values lie: the contract, and the names it uses.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::Error;
+
+/// Secrets that a vault keeps for one owner: as many as one job can have masked in its output.
+pub const MAX_SECRETS_PER_OWNER: usize = 1_000;
+
+/// Whose secrets they are: 1 to 256 bytes without control characters and without white space at the
+/// ends, for instance `pipeline/nightly`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretOwner(Box<str>);
+
+/// The name of a secret, fit for an environment variable: `[A-Za-z_][A-Za-z0-9_]{0,127}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretKey(Box<str>);
+
+macro_rules! checked_name {
+    ($type:ident, $error:ident, $check:path) => {
+        impl $type {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self, Error> {
+                match $check(name) {
+                    Ok(()) => Ok(Self(name.into())),
+                    // The beginning tells which name is meant.
+                    Err(rule) => Err(Error::$error { name: name.chars().take(80).collect(), rule }),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Error;
+
+            fn try_from(name: String) -> Result<Self, Error> {
+                name.parse()
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+checked_name!(SecretOwner, InvalidOwner, check_owner);
+checked_name!(SecretKey, InvalidKey, check_key);
+
+fn check_owner(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > 256 {
+        Err("must be 1 to 256 bytes long")
+    } else if name.chars().any(char::is_control) {
+        Err("must not contain control characters")
+    } else if name.trim() != name {
+        Err("must not begin or end with white space")
+    } else {
+        Ok(())
+    }
+}
+
+fn check_key(name: &str) -> Result<(), &'static str> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let first_is_right = name.bytes().next().is_some_and(|b| allowed(b) && !b.is_ascii_digit());
+    if first_is_right && name.len() <= 128 && name.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err("must be 1 to 128 letters, digits or '_', and not begin with a digit")
+    }
+}
+
+/// A value that is safe to store: the output of [`Keyring::seal`](crate::Keyring::seal). A vault keeps
+/// its bytes and looks into none of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SealedValue(Box<[u8]>);
+
+impl SealedValue {
+    /// Takes bytes that were read from a store. Whether they are what was sealed is found out when
+    /// they are opened.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SealedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedValue({} bytes)", self.0.len())
+    }
+}
+
+/// Sealed values by owner and key.
+///
+/// * Owners do not see each other: every call concerns the one owner it names.
+/// * Each call is atomic: readers see the old value or the new one, whole. Calls on one vault, from
+///   any number of tasks and processes that share its data, have one order.
+/// * What a call that returned `Ok` did is there for every later call, and survives what the backend
+///   survives.
+/// * Values come back byte for byte. Names are compared byte for byte: `TOKEN` is not `token`.
+/// * Cancel safety: a dropped call may or may not have happened, and happened whole or not at all.
+///
+/// A backend reports its own failures as [`Error::Backend`]. Its laws as tests are in
+/// `danube_secrets::conformance` (feature `conformance`).
+#[async_trait]
+pub trait SecretVault: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// Keeps a value under this name, in place of one that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManySecrets`] when the name is new and the owner has [`MAX_SECRETS_PER_OWNER`].
+    async fn put(
+        &self,
+        owner: &SecretOwner,
+        key: &SecretKey,
+        value: &SealedValue,
+    ) -> Result<(), Error>;
+
+    /// The value under this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is none.
+    async fn get(&self, owner: &SecretOwner, key: &SecretKey) -> Result<SealedValue, Error>;
+
+    /// Removes a value; says whether there was one. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// None of its own: a missing value is `Ok(false)`.
+    async fn delete(&self, owner: &SecretOwner, key: &SecretKey) -> Result<bool, Error>;
+
+    /// The names of one owner's secrets, in the order of their bytes; none for an owner nobody heard of.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    async fn list(&self, owner: &SecretOwner) -> Result<Vec<SecretKey>, Error>;
+
+    /// Puts `new` where exactly `current` is; says whether it did. Of several that replace the same
+    /// `current` at once, one succeeds. `false` when the value is another one or is gone, and then
+    /// nothing changed.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    async fn replace_if(
+        &self,
+        owner: &SecretOwner,
+        key: &SecretKey,
+        current: &SealedValue,
+        new: &SealedValue,
+    ) -> Result<bool, Error>;
+}
+
+#[async_trait]
+impl<T: SecretVault + ?Sized> SecretVault for Arc<T> {
+    async fn put(
+        &self,
+        owner: &SecretOwner,
+        key: &SecretKey,
+        value: &SealedValue,
+    ) -> Result<(), Error> {
+        (**self).put(owner, key, value).await
+    }
+
+    async fn get(&self, owner: &SecretOwner, key: &SecretKey) -> Result<SealedValue, Error> {
+        (**self).get(owner, key).await
+    }
+
+    async fn delete(&self, owner: &SecretOwner, key: &SecretKey) -> Result<bool, Error> {
+        (**self).delete(owner, key).await
+    }
+
+    async fn list(&self, owner: &SecretOwner) -> Result<Vec<SecretKey>, Error> {
+        (**self).list(owner).await
+    }
+
+    async fn replace_if(
+        &self,
+        owner: &SecretOwner,
+        key: &SecretKey,
+        current: &SealedValue,
+        new: &SealedValue,
+    ) -> Result<bool, Error> {
+        (**self).replace_if(owner, key, current, new).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_names_of_environment_variables() {
+        let longest = "K".repeat(128);
+        for good in ["K", "_", "api_token_2", longest.as_str()] {
+            assert_eq!(good.parse::<SecretKey>().unwrap().as_str(), good);
+        }
+        let too_long = "K".repeat(129);
+        for bad in ["", "2K", "A-B", "A=B", "A B", "Ä", "A\0", "A\n", too_long.as_str()] {
+            assert!(bad.parse::<SecretKey>().is_err(), "{bad:?} was accepted");
+        }
+        let error = "not ok".parse::<SecretKey>().unwrap_err().to_string();
+        assert!(error.starts_with("secret key \"not ok\" must be"), "{error}");
+    }
+
+    #[test]
+    fn owners_are_printable_names() {
+        let longest = "o".repeat(256);
+        for good in ["a", "pipeline/nightly", "größe", longest.as_str()] {
+            assert_eq!(good.parse::<SecretOwner>().unwrap().to_string(), good);
+        }
+        let too_long = "o".repeat(257);
+        for bad in ["", " a", "a ", "a\nb", "a\0", too_long.as_str()] {
+            assert!(bad.parse::<SecretOwner>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}
