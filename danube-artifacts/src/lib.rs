@@ -1,1 +1,41 @@
-//! Being written.
+#![doc = include_str!("../README.md")]
+
+pub mod attest;
+mod beneath;
+mod blob;
+pub mod collect;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod facade;
+mod fs_blobs;
+mod index;
+mod intake;
+mod keys;
+mod memory_blobs;
+mod record;
+mod sign;
+mod stream;
+mod sweep;
+pub mod verify;
+
+pub use blob::{
+    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, PutMode,
+    PutOptions, Stored,
+};
+pub use error::Error;
+pub use facade::{Artifacts, KeepOptions};
+pub use fs_blobs::FsBlobs;
+pub use index::{ArtifactIndex, MemoryIndex};
+pub use keys::{Opened, PublicKeys, SigningKey, SigningKeys};
+pub use memory_blobs::MemoryBlobs;
+pub use record::{
+    ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES, MAX_TAG_VALUE_BYTES,
+    MAX_TAGS,
+};
+pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
+pub use stream::{bytes_stream, file_stream};
+pub use sweep::ArtifactSweep;
+
+#[cfg(test)]
+mod tests;

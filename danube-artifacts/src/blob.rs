@@ -1,0 +1,294 @@
+//! The contract of the stores of bytes, and the keys of what they store.
+
+use std::fmt::{self, Debug, Display};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use danube_core::{ArtifactName, BoxError, ByteRange, JobId, Sha256Digest, Timestamp};
+use futures_core::Stream;
+
+use crate::Error;
+
+/// The directory of a job that holds what Danube adds to its artifacts.
+pub(crate) const METADATA_DIR: &str = ".danube";
+pub(crate) const PROVENANCE_FILE: &str = "provenance.json";
+pub(crate) const ENVELOPE_FILE: &str = "provenance.dsse.json";
+
+/// The largest blob unless somebody says otherwise: 5 GB (5,000,000,000 bytes).
+pub const DEFAULT_MAX_BYTES: u64 = 5_000_000_000;
+
+/// Bytes on their way. An error in it ends it.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+/// What a blob of a job is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlobPart {
+    /// The bytes of an artifact.
+    Artifact(ArtifactName),
+    /// The signature of an artifact.
+    Signature(ArtifactName),
+    /// The job's provenance: the payload of its envelope.
+    Provenance,
+    /// The job's provenance in its signed envelope.
+    Envelope,
+}
+
+/// The key of a blob: its job, and its path below the job.
+///
+/// An artifact's path is its name; what Danube adds lies in `.danube/`, which no artifact's name can
+/// contain.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobKey {
+    job: JobId,
+    part: BlobPart,
+}
+
+impl BlobKey {
+    /// The key of an artifact's bytes: `<job>/<name>`.
+    #[must_use]
+    pub fn artifact(job: &JobId, name: &ArtifactName) -> Self {
+        Self { job: job.clone(), part: BlobPart::Artifact(name.clone()) }
+    }
+
+    /// The key of an artifact's signature: `<job>/.danube/<name>.sig`.
+    #[must_use]
+    pub fn signature(job: &JobId, name: &ArtifactName) -> Self {
+        Self { job: job.clone(), part: BlobPart::Signature(name.clone()) }
+    }
+
+    /// The key of a job's provenance: `<job>/.danube/provenance.json`.
+    #[must_use]
+    pub fn provenance(job: &JobId) -> Self {
+        Self { job: job.clone(), part: BlobPart::Provenance }
+    }
+
+    /// The key of a job's envelope: `<job>/.danube/provenance.dsse.json`.
+    #[must_use]
+    pub fn envelope(job: &JobId) -> Self {
+        Self { job: job.clone(), part: BlobPart::Envelope }
+    }
+
+    /// The key with this path below its job; `None` where no key has it.
+    #[must_use]
+    pub fn from_path(job: &JobId, path: &str) -> Option<Self> {
+        let part = match path.strip_prefix(".danube/") {
+            None => BlobPart::Artifact(path.parse().ok()?),
+            Some(PROVENANCE_FILE) => BlobPart::Provenance,
+            Some(ENVELOPE_FILE) => BlobPart::Envelope,
+            Some(other) => BlobPart::Signature(other.strip_suffix(".sig")?.parse().ok()?),
+        };
+        Some(Self { job: job.clone(), part })
+    }
+
+    /// The job it belongs to.
+    #[must_use]
+    pub fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn part(&self) -> &BlobPart {
+        &self.part
+    }
+
+    /// Its path below the job, `/`-separated.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match &self.part {
+            BlobPart::Artifact(name) => name.to_string(),
+            BlobPart::Signature(name) => format!("{METADATA_DIR}/{name}.sig"),
+            BlobPart::Provenance => format!("{METADATA_DIR}/{PROVENANCE_FILE}"),
+            BlobPart::Envelope => format!("{METADATA_DIR}/{ENVELOPE_FILE}"),
+        }
+    }
+}
+
+impl Display for BlobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.job, self.path())
+    }
+}
+
+/// What [`BlobStore::put`] does when there is something under the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PutMode {
+    /// Fails with [`Error::Exists`].
+    #[default]
+    CreateNew,
+    /// Replaces it.
+    Replace,
+}
+
+/// How [`BlobStore::put`] stores.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PutOptions {
+    /// What to do with something that is there.
+    pub mode: PutMode,
+    /// The most bytes the body may have.
+    pub max_bytes: u64,
+    /// What the body must hash to, where the caller knows.
+    pub expected: Option<Sha256Digest>,
+}
+
+impl Default for PutOptions {
+    /// Create new, at most [`DEFAULT_MAX_BYTES`], any digest.
+    fn default() -> Self {
+        Self { mode: PutMode::CreateNew, max_bytes: DEFAULT_MAX_BYTES, expected: None }
+    }
+}
+
+impl PutOptions {
+    /// With this mode.
+    #[must_use]
+    pub fn with_mode(mut self, mode: PutMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// With this limit.
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// Only if the body has this digest.
+    #[must_use]
+    pub fn with_expected(mut self, digest: Sha256Digest) -> Self {
+        self.expected = Some(digest);
+        self
+    }
+}
+
+/// What was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// How many bytes arrived.
+    pub size_bytes: u64,
+    /// The SHA-256 of them.
+    pub digest: Sha256Digest,
+}
+
+/// A blob being read.
+pub struct Blob {
+    /// The size of the whole blob.
+    pub size_bytes: u64,
+    /// The part of it that `body` gives.
+    pub range: ByteRange,
+    /// The bytes.
+    pub body: ByteStream,
+}
+
+impl Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("size_bytes", &self.size_bytes)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known about a blob without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobStat {
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// When it was stored.
+    pub modified_at: Timestamp,
+}
+
+/// Bytes by key.
+///
+/// * **Atomicity.** A blob appears whole or not at all: no reader ever sees a part of one, whatever
+///   fails. Of several puts under one key at once, one wins whole; with [`PutMode::CreateNew`]
+///   exactly one succeeds.
+/// * **Durability.** What `put` acknowledged survives the death of the machine (a memory backend
+///   excepted, which says so).
+/// * **Digest.** The digest is computed from the bytes that arrived, whatever anybody claims.
+/// * **Readers.** A blob being read stays what it was when `get` returned, to its end, also when it is
+///   replaced or deleted meanwhile.
+/// * **Order.** `list` goes by key, `jobs` by id; both compare bytes.
+/// * **Cancel safety.** A `put` dropped while its body is still coming leaves nothing visible; dropped
+///   later it leaves nothing or the whole blob. The other calls can be dropped and called again.
+/// * **Memory.** No call holds a whole blob (a memory backend excepted).
+///
+/// A backend that keeps blobs as files refuses keys of which one is a directory of the other with
+/// [`Error::InTheWay`]; a job's files cannot have such names in one tree either.
+#[async_trait]
+pub trait BlobStore: Debug + Display + Send + Sync + 'static {
+    /// Stores what the body gives, to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`], [`Error::TooLarge`], [`Error::DigestMismatch`], [`Error::Body`] when the
+    /// body fails, [`Error::InTheWay`], [`Error::Backend`]. After every one of them the key holds
+    /// what it held before.
+    async fn put(
+        &self,
+        key: &BlobKey,
+        body: ByteStream,
+        options: PutOptions,
+    ) -> Result<Stored, Error>;
+
+    /// Opens a blob to read it, or the range of it that exists: a range that ends beyond the end
+    /// ends there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::OutOfRange`] for a range that begins at or beyond the end.
+    async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error>;
+
+    /// What is known about a blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    async fn stat(&self, key: &BlobKey) -> Result<BlobStat, Error>;
+
+    /// The keys of a job; none for a job that is not known.
+    async fn list(&self, job: &JobId) -> Result<Vec<BlobKey>, Error>;
+
+    /// At most `limit` jobs that have a blob, those after `after`.
+    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobId>, Error>;
+
+    /// Deletes a blob and tells how many bytes that freed. One that is not there is a success that
+    /// freed nothing.
+    async fn delete(&self, key: &BlobKey) -> Result<u64, Error>;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: BlobStore + ?Sized> BlobStore for Arc<T> {
+    async fn put(
+        &self,
+        key: &BlobKey,
+        body: ByteStream,
+        options: PutOptions,
+    ) -> Result<Stored, Error> {
+        (**self).put(key, body, options).await
+    }
+
+    async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error> {
+        (**self).get(key, range).await
+    }
+
+    async fn stat(&self, key: &BlobKey) -> Result<BlobStat, Error> {
+        (**self).stat(key).await
+    }
+
+    async fn list(&self, job: &JobId) -> Result<Vec<BlobKey>, Error> {
+        (**self).list(job).await
+    }
+
+    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobId>, Error> {
+        (**self).jobs(after, limit).await
+    }
+
+    async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
+        (**self).delete(key).await
+    }
+}

@@ -1,0 +1,465 @@
+//! Finding the files that a job leaves behind, in a tree that the job controls.
+//!
+//! Everything here blocks. No symbolic link below the root is followed, whatever a process of the job
+//! does meanwhile: what [`find`] names is opened again by [`open_beneath`], which refuses what has
+//! become something else.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use danube_core::ArtifactName;
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
+use rustix::io::Errno;
+
+use crate::facade::name_is_taken_by_metadata;
+use crate::{Error, beneath};
+
+#[cfg(test)]
+mod tests;
+
+/// The most globs of one job.
+pub const MAX_PATTERNS: usize = 100;
+/// The longest glob, in bytes.
+pub const MAX_PATTERN_BYTES: usize = 1024;
+/// The most entries [`find`] looks at: a tree of a million files is read in seconds.
+pub const MAX_ENTRIES: u64 = 1_000_000;
+/// The most things [`find`] names as skipped; more are only counted.
+pub const MAX_SKIPPED: usize = 1_000;
+
+/// Globs that were checked.
+///
+/// They are matched against the whole path below the root, by case. `?` and `*` match within one
+/// component, names that begin with a dot included; `**` as a component matches any number of
+/// directories; `[a-z]`, `{a,b}` and `\` work as usual. `./` in front is dropped.
+#[derive(Debug, Clone)]
+pub struct Patterns {
+    globs: Vec<Pattern>,
+    set: GlobSet,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: String,
+    /// One for each component, as far as the glob can be cut into components.
+    components: Option<Vec<Component>>,
+}
+
+#[derive(Debug, Clone)]
+enum Component {
+    Matches(GlobMatcher),
+    AnyDepth,
+}
+
+impl Patterns {
+    /// Checks globs: relative, without `..`, at most [`MAX_PATTERNS`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`], which names the glob; [`Error::TooMany`].
+    pub fn parse(globs: &[String]) -> Result<Self, Error> {
+        if globs.len() > MAX_PATTERNS {
+            return Err(Error::TooMany { what: "globs", limit: MAX_PATTERNS as u64 });
+        }
+        let mut set = GlobSetBuilder::new();
+        let mut patterns = Vec::with_capacity(globs.len());
+        for glob in globs {
+            let refused = |rule: String| Error::invalid("glob", glob, rule);
+            let text = glob.strip_prefix("./").unwrap_or(glob);
+            check(text).map_err(|rule| refused(rule.to_owned()))?;
+            let whole =
+                glob_of(text).map_err(|e| refused(format!("is not a glob: {}", e.kind())))?;
+            set.add(whole);
+            let components = text.split('/').map(component_of).collect::<Result<_, _>>().ok();
+            patterns.push(Pattern { text: text.to_owned(), components });
+        }
+        let set = set.build().map_err(|e| {
+            Error::invalid("glob", &globs.join(" "), format!("cannot be used: {}", e.kind()))
+        })?;
+        Ok(Self { globs: patterns, set })
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.globs.is_empty()
+    }
+
+    /// Whether one of them matches this path below the root.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.set.is_match(path)
+    }
+
+    /// Whether something below this directory can match.
+    fn lead_below(&self, dir: &[u8]) -> bool {
+        dir.is_empty() || self.globs.iter().any(|pattern| pattern.leads_below(dir))
+    }
+}
+
+impl Pattern {
+    fn leads_below(&self, dir: &[u8]) -> bool {
+        let Some(components) = &self.components else { return true };
+        let mut dirs = 0;
+        for name in dir.split(|byte| *byte == b'/') {
+            match components.get(dirs) {
+                Some(Component::AnyDepth) => return true,
+                Some(Component::Matches(glob)) if glob.is_match(OsStr::from_bytes(name)) => {}
+                _ => return false,
+            }
+            dirs += 1;
+        }
+        components.len() > dirs
+    }
+}
+
+fn check(glob: &str) -> Result<(), &'static str> {
+    if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
+        Err("must be 1 to 1024 bytes long")
+    } else if glob.starts_with('/') {
+        Err("must be relative to the work directory")
+    } else if glob.chars().any(char::is_control) {
+        Err("must not contain control characters")
+    } else if glob.split('/').any(|component| component == "..") {
+        Err("must not leave the work directory with '..'")
+    } else if glob.ends_with('/') {
+        Err("must name files: write ** behind the last '/' for all that is below")
+    } else if glob.split('/').any(|component| component.is_empty() || component == ".") {
+        Err("must not contain empty components or '.'")
+    } else {
+        Ok(())
+    }
+}
+
+fn glob_of(text: &str) -> Result<globset::Glob, globset::Error> {
+    GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build()
+}
+
+fn component_of(text: &str) -> Result<Component, globset::Error> {
+    if text.contains("**") {
+        return Ok(Component::AnyDepth);
+    }
+    Ok(Component::Matches(glob_of(text)?.compile_matcher()))
+}
+
+/// The bounds of [`find`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CollectLimits {
+    /// The most files; more are an error, so that none is left out in silence.
+    pub max_files: usize,
+    /// The longest file; longer ones are skipped.
+    pub max_file_bytes: u64,
+    /// How many directories may lie inside each other; deeper ones are skipped.
+    pub max_depth: usize,
+}
+
+impl Default for CollectLimits {
+    /// 10,000 files of at most [`DEFAULT_MAX_BYTES`](crate::DEFAULT_MAX_BYTES), 64 directories deep.
+    fn default() -> Self {
+        Self { max_files: 10_000, max_file_bytes: crate::DEFAULT_MAX_BYTES, max_depth: 64 }
+    }
+}
+
+impl CollectLimits {
+    /// With this many files.
+    #[must_use]
+    pub fn with_max_files(mut self, max_files: usize) -> Self {
+        self.max_files = max_files;
+        self
+    }
+
+    /// With files of this length.
+    #[must_use]
+    pub fn with_max_file_bytes(mut self, max_file_bytes: u64) -> Self {
+        self.max_file_bytes = max_file_bytes;
+        self
+    }
+
+    /// With this depth.
+    #[must_use]
+    pub fn with_max_depth(mut self, max_depth: usize) -> Self {
+        self.max_depth = max_depth;
+        self
+    }
+}
+
+/// A file that matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its name.
+    pub name: ArtifactName,
+    /// Its size when it was seen.
+    pub size_bytes: u64,
+}
+
+/// Something that matches and is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its path below the root, controls escaped.
+    pub path: String,
+    /// Why, as a sentence about it: `is empty`.
+    pub reason: String,
+}
+
+/// What [`find`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Found {
+    /// The files, by name.
+    pub files: Vec<FoundFile>,
+    /// What matches and is not kept, by path; at most [`MAX_SKIPPED`] of them.
+    pub skipped: Vec<Skipped>,
+    /// How many more were skipped.
+    pub more_skipped: u64,
+    /// The globs that match nothing at all.
+    pub unmatched: Vec<String>,
+}
+
+/// Finds the regular, non-empty files below `root` that match, without following a symbolic link and
+/// without going into `exclude` (files or directories, recognised whatever path leads to them). Only
+/// directories that a glob can lead into are read.
+///
+/// # Errors
+///
+/// [`Error::File`] when the root cannot be read; [`Error::TooMany`] beyond the limits.
+pub fn find(
+    root: &Path,
+    patterns: &Patterns,
+    limits: &CollectLimits,
+    exclude: &[PathBuf],
+) -> Result<Found, Error> {
+    let failed = |source| Error::File { operation: "read", path: root.to_owned(), source };
+    let excluded = exclude.iter().filter_map(|path| fs::metadata(path).ok());
+    let mut walk = Walk {
+        root: beneath::open_root(root).map_err(failed)?,
+        patterns,
+        limits,
+        exclude: excluded.map(|meta| (meta.dev(), meta.ino())).collect(),
+        matched: vec![false; patterns.globs.len()],
+        entries: 0,
+        dirs: vec![(Vec::new(), 0)],
+        found: Found::default(),
+    };
+    if patterns.is_empty() {
+        return Ok(walk.found);
+    }
+    while let Some((dir, depth)) = walk.dirs.pop() {
+        match walk.read(&dir, depth) {
+            Ok(()) => {}
+            Err(Stop::Limit(error)) => return Err(error),
+            Err(Stop::Unreadable(e)) if dir.is_empty() => return Err(failed(e)),
+            // Gone since its parent was read: nothing is there to keep.
+            Err(Stop::Unreadable(e)) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(Stop::Unreadable(e)) => walk.skip(&dir, format!("cannot be read: {e}")),
+        }
+    }
+    let Walk { mut found, matched, .. } = walk;
+    found.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    found.skipped.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let unmatched = patterns.globs.iter().zip(matched).filter(|(_, matched)| !matched);
+    found.unmatched = unmatched.map(|(pattern, _)| pattern.text.clone()).collect();
+    Ok(found)
+}
+
+/// Opens what [`find`] found: a regular file below `root`, by a path without symbolic links.
+///
+/// # Errors
+///
+/// What the system says, and [`io::ErrorKind::InvalidInput`] or [`io::ErrorKind::IsADirectory`] when
+/// it is not a regular file (any more).
+pub fn open_beneath(root: &Path, name: &ArtifactName) -> io::Result<File> {
+    beneath::open_file(beneath::open_root(root)?, name.as_str())
+}
+
+struct Walk<'a> {
+    root: OwnedFd,
+    patterns: &'a Patterns,
+    limits: &'a CollectLimits,
+    exclude: BTreeSet<(u64, u64)>,
+    matched: Vec<bool>,
+    entries: u64,
+    /// Directories to read, with their depth. Paths, not open directories: their number is not
+    /// bounded by that of open files.
+    dirs: Vec<(Vec<u8>, usize)>,
+    found: Found,
+}
+
+enum Stop {
+    Limit(Error),
+    Unreadable(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Unreadable(error.into())
+    }
+}
+
+impl Walk<'_> {
+    fn read(&mut self, dir: &[u8], depth: usize) -> Result<(), Stop> {
+        let fd = beneath::open_dir(&self.root, OsStr::from_bytes(dir))?;
+        if self.is_excluded(&rustix::fs::fstat(&fd)?) {
+            return Ok(());
+        }
+        for entry in Dir::read_from(&fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                let what = "files and directories are in the way";
+                return Err(Stop::Limit(Error::TooMany { what, limit: MAX_ENTRIES }));
+            }
+            let mut path = dir.to_vec();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            self.see(&fd, entry.file_name(), path, depth, entry.file_type())?;
+        }
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        dir: &OwnedFd,
+        name: &std::ffi::CStr,
+        path: Vec<u8>,
+        depth: usize,
+        kind: FileType,
+    ) -> Result<(), Stop> {
+        let matching = self.patterns.set.matches(OsStr::from_bytes(&path));
+        let leads_on = self.patterns.lead_below(&path);
+        if matching.is_empty() && !leads_on {
+            return Ok(());
+        }
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => {
+                self.skip(&path, format!("cannot be looked at: {}", io::Error::from(e)));
+                return Ok(());
+            }
+        };
+        let kind = match kind {
+            FileType::Unknown => FileType::from_raw_mode(stat.st_mode),
+            known => known,
+        };
+        let is_literal = |walk: &Self| {
+            matching.iter().any(|at| walk.patterns.globs[*at].text.as_bytes() == path)
+        };
+        match kind {
+            FileType::Directory => {
+                if leads_on {
+                    self.descend(name.to_bytes(), path, depth, &stat);
+                } else if is_literal(self) {
+                    self.note(&matching);
+                    self.skip(
+                        &path,
+                        "is a directory: write /** behind it for all that is below".to_owned(),
+                    );
+                }
+                return Ok(());
+            }
+            FileType::Symlink => {
+                // Whether it leads to a directory decides only whether it is worth a word.
+                let to_dir = || {
+                    rustix::fs::statat(dir, name, AtFlags::empty()).is_ok_and(|target| {
+                        FileType::from_raw_mode(target.st_mode) == FileType::Directory
+                    })
+                };
+                if !matching.is_empty() || to_dir() {
+                    self.note(&matching);
+                    self.skip(&path, "is a symbolic link, which is not followed".to_owned());
+                }
+                return Ok(());
+            }
+            _ if matching.is_empty() => return Ok(()),
+            FileType::RegularFile => {}
+            _ => {
+                self.note(&matching);
+                self.skip(&path, "is not a regular file".to_owned());
+                return Ok(());
+            }
+        }
+        self.note(&matching);
+        match self.acceptable(&path, &stat) {
+            Ok(file) => {
+                if self.found.files.len() == self.limits.max_files {
+                    let limit = self.limits.max_files as u64;
+                    return Err(Stop::Limit(Error::TooMany { what: "files match", limit }));
+                }
+                self.found.files.push(file);
+            }
+            Err(reason) => self.skip(&path, reason),
+        }
+        Ok(())
+    }
+
+    fn descend(&mut self, name: &[u8], path: Vec<u8>, depth: usize, stat: &Stat) {
+        if self.is_excluded(stat) {
+            return;
+        }
+        if name == crate::blob::METADATA_DIR.as_bytes() {
+            self.skip(&path, "is reserved for signatures".to_owned());
+        } else if depth >= self.limits.max_depth {
+            let reason = format!("lies deeper than {} directories", self.limits.max_depth);
+            self.skip(&path, reason);
+        } else {
+            self.dirs.push((path, depth + 1));
+        }
+    }
+
+    /// A regular file that matches, or why it is not kept.
+    fn acceptable(&self, path: &[u8], stat: &Stat) -> Result<FoundFile, String> {
+        let name =
+            std::str::from_utf8(path).map_err(|_| "has a name that is not UTF-8".to_owned())?;
+        let name: ArtifactName =
+            name.parse().map_err(|e: danube_core::InvalidName| e.rule().to_owned())?;
+        let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if name_is_taken_by_metadata(&name) {
+            Err("lies below a directory called like a provenance file".to_owned())
+        } else if self.is_excluded(stat) {
+            Err("is excluded".to_owned())
+        } else if size_bytes == 0 {
+            Err("is empty".to_owned())
+        } else if size_bytes > self.limits.max_file_bytes {
+            let limit = self.limits.max_file_bytes;
+            Err(format!("has {size_bytes} bytes, which is over the limit of {limit}"))
+        } else {
+            Ok(FoundFile { name, size_bytes })
+        }
+    }
+
+    fn is_excluded(&self, stat: &Stat) -> bool {
+        self.exclude.contains(&(stat.st_dev, stat.st_ino))
+    }
+
+    fn note(&mut self, matching: &[usize]) {
+        for at in matching {
+            self.matched[*at] = true;
+        }
+    }
+
+    fn skip(&mut self, path: &[u8], reason: String) {
+        if self.found.skipped.len() == MAX_SKIPPED {
+            self.found.more_skipped += 1;
+            return;
+        }
+        let mut shown = String::new();
+        for c in String::from_utf8_lossy(path).chars() {
+            // A name may hold a line break or a terminal's escape.
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        }
+        self.found.skipped.push(Skipped { path: shown, reason });
+    }
+}

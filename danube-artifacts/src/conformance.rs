@@ -1,0 +1,210 @@
+//! The laws of the contracts as tests, for anybody's backend (feature `conformance`).
+//!
+//! A macro stamps one test for every law: directly, and through `Arc<dyn …>`. The expression makes a
+//! fresh, empty backend for each test; it may use `.await`, and gives the backend together with
+//! whatever must live as long as it does, for instance its temporary directory.
+//!
+//! ```
+//! # #[cfg(test)]
+//! danube_artifacts::artifact_index_conformance!(memory, (danube_artifacts::MemoryIndex::new(), ()));
+//! ```
+
+pub mod blobs;
+pub mod index;
+pub mod signing;
+
+/// Runs one law on a runtime of its own.
+///
+/// # Panics
+///
+/// When the law does not hold.
+pub fn run(law: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built")
+        .block_on(law);
+}
+
+/// The laws of [`ArtifactIndex`](crate::ArtifactIndex), one test each, for the backend that the
+/// expression makes: `artifact_index_conformance!(name_of_the_module, (backend, what_keeps_it))`.
+#[macro_export]
+macro_rules! artifact_index_conformance {
+    ($module:ident, $fixture:expr) => {
+        $crate::stamp_artifact_laws!(
+            $module,
+            index,
+            ArtifactIndex,
+            $fixture,
+            [
+                what_was_put_is_got_back,
+                a_put_replaces_the_record_of_that_name_only,
+                what_is_not_there_is_told,
+                a_list_is_one_job_in_the_order_of_names,
+                paging_names_every_record_once,
+                all_goes_by_job_and_name,
+                a_state_changes_alone,
+                removing_twice_is_as_good_as_once,
+                records_beyond_their_bounds_are_refused,
+                names_are_compared_as_bytes,
+                random_operations_agree_with_a_map,
+            ]
+        );
+    };
+}
+
+/// The laws of [`BlobStore`](crate::BlobStore), one test each, for the backend that the expression
+/// makes: `blob_store_conformance!(name_of_the_module, (backend, what_keeps_it))`.
+#[macro_export]
+macro_rules! blob_store_conformance {
+    ($module:ident, $fixture:expr) => {
+        $crate::stamp_artifact_laws!(
+            $module,
+            blobs,
+            BlobStore,
+            $fixture,
+            [
+                what_was_put_is_got_back_with_its_digest,
+                the_cut_of_the_body_does_not_matter,
+                create_new_refuses_what_exists_and_leaves_it,
+                replace_swaps_whole,
+                a_digest_that_was_announced_wrongly_leaves_nothing,
+                a_body_over_its_limit_leaves_nothing,
+                a_body_that_fails_leaves_nothing,
+                a_put_dropped_before_its_body_ends_leaves_nothing,
+                what_is_not_there_is_told,
+                a_range_is_what_lies_in_it,
+                a_blob_knows_its_size_and_time,
+                a_list_is_one_job_by_key,
+                jobs_page_by_id_and_have_blobs,
+                deleting_twice_is_as_good_as_once,
+                a_reader_keeps_the_version_it_opened,
+                of_many_creators_one_wins,
+                replacers_never_mix,
+                names_of_every_kind_are_kept_apart,
+                metadata_is_kept_apart_from_artifacts,
+                random_operations_agree_with_a_map,
+            ]
+        );
+    };
+}
+
+/// The laws of [`Signer`](crate::Signer) and [`Verifier`](crate::Verifier) together, one test each:
+/// the expression makes `(signer, verifier)`, a new key each time, and the verifier trusts it.
+#[macro_export]
+macro_rules! signing_conformance {
+    ($module:ident, $fixture:expr) => {
+        $crate::stamp_artifact_laws!(
+            $module,
+            signing,
+            Signer,
+            $fixture,
+            with_guard,
+            [
+                a_signature_holds_and_names_its_key,
+                any_message_can_be_signed,
+                no_other_message_holds,
+                no_flipped_bit_holds,
+                no_other_length_holds,
+                no_other_key_holds,
+                a_key_id_that_is_not_trusted_is_told,
+            ]
+        );
+    };
+}
+
+/// What the macros of the suites share; not for direct use.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! stamp_artifact_laws {
+    // The second part of the fixture belongs to the law, and the first is a trait object or not.
+    ($module:ident, $suite:ident, $trait:ident, $fixture:expr, with_guard, [$($law:ident),+ $(,)?]) => {
+        async fn $module() -> (impl $crate::Signer, impl $crate::Verifier) {
+            $fixture
+        }
+
+        mod $module {
+            $(
+                #[test]
+                fn $law() {
+                    $crate::conformance::run(async {
+                        let (mine, other) = (super::$module().await, super::$module().await);
+                        $crate::conformance::$suite::$law(mine, other).await;
+                    });
+                }
+            )+
+
+            mod through_arc_dyn {
+                use ::std::sync::Arc;
+
+                async fn fixture() -> (Arc<dyn $crate::Signer>, Arc<dyn $crate::Verifier>) {
+                    let (signer, verifier) = super::super::$module().await;
+                    (Arc::new(signer), Arc::new(verifier))
+                }
+
+                $(
+                    #[test]
+                    fn $law() {
+                        $crate::conformance::run(async {
+                            let (mine, other) = (fixture().await, fixture().await);
+                            $crate::conformance::$suite::$law(mine, other).await;
+                        });
+                    }
+                )+
+            }
+        }
+    };
+    ($module:ident, $suite:ident, $trait:ident, $fixture:expr, [$($law:ident),+ $(,)?]) => {
+        // A function beside the module of its name: the expression sees what stands around the macro.
+        async fn $module() -> (impl $crate::$trait, impl Sized) {
+            $fixture
+        }
+
+        mod $module {
+            $(
+                #[test]
+                fn $law() {
+                    $crate::conformance::run(async {
+                        let (backend, _guard) = super::$module().await;
+                        $crate::conformance::$suite::$law(backend).await;
+                    });
+                }
+            )+
+
+            mod through_arc_dyn {
+                $(
+                    #[test]
+                    fn $law() {
+                        $crate::conformance::run(async {
+                            let (backend, _guard) = super::super::$module().await;
+                            let backend: ::std::sync::Arc<dyn $crate::$trait> =
+                                ::std::sync::Arc::new(backend);
+                            $crate::conformance::$suite::$law(backend).await;
+                        });
+                    }
+                )+
+            }
+        }
+    };
+}
+
+/// A small generator of numbers (splitmix64): the same ones each time, so that a failure repeats.
+#[derive(Debug)]
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}

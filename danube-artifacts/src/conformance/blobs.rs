@@ -1,0 +1,555 @@
+//! The laws of [`BlobStore`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use danube_core::{ArtifactName, BoxError, ByteRange, ErrorClass, JobId, Sha256Digest};
+use futures_util::{StreamExt, future, stream};
+use sha2::{Digest as _, Sha256};
+
+use super::Numbers;
+use crate::{
+    Blob, BlobKey, BlobStore, ByteStream, Error, PutMode, PutOptions, Stored, bytes_stream,
+};
+
+fn job(id: &str) -> JobId {
+    id.parse().expect("a valid job id")
+}
+
+fn name(name: &str) -> ArtifactName {
+    name.parse().expect("a valid artifact name")
+}
+
+fn key(of_job: &str, named: &str) -> BlobKey {
+    BlobKey::artifact(&job(of_job), &name(named))
+}
+
+fn sha256(bytes: &[u8]) -> Sha256Digest {
+    Sha256Digest::from_bytes(Sha256::digest(bytes).into())
+}
+
+/// Bytes that differ from place to place, so that a shift shows.
+fn bytes_of(len: usize, seed: u64) -> Vec<u8> {
+    let mut numbers = Numbers::new(seed);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&numbers.next().to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+async fn read(blob: Blob) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut body = blob.body;
+    while let Some(chunk) = body.next().await {
+        all.extend_from_slice(&chunk.expect("the body does not fail"));
+    }
+    assert_eq!(all.len() as u64, blob.range.len(), "the body is as long as its range");
+    all
+}
+
+async fn put(store: &impl BlobStore, key: &BlobKey, bytes: &[u8]) -> Stored {
+    let replace = PutOptions::default().with_mode(PutMode::Replace);
+    store.put(key, bytes_stream(bytes.to_vec()), replace).await.expect("put")
+}
+
+async fn content(store: &impl BlobStore, key: &BlobKey) -> Option<Vec<u8>> {
+    match store.get(key, None).await {
+        Ok(blob) => Some(read(blob).await),
+        Err(Error::NotFound { .. }) => None,
+        Err(e) => panic!("get {key}: {e:?}"),
+    }
+}
+
+async fn assert_absent(store: &impl BlobStore, key: &BlobKey) {
+    assert_eq!(content(store, key).await, None);
+    assert!(matches!(store.stat(key).await, Err(Error::NotFound { .. })));
+    assert!(!store.list(key.job()).await.expect("list").contains(key));
+}
+
+/// Any length, with the size and the SHA-256 of what arrived.
+pub async fn what_was_put_is_got_back_with_its_digest(store: impl BlobStore) {
+    let chunk = 256 * 1024;
+    for len in [0, 1, 32, chunk - 1, chunk, chunk + 1, 3 * chunk + 7] {
+        let (key, bytes) = (key("j", &format!("of {len} bytes")), bytes_of(len, len as u64));
+        let stored =
+            store.put(&key, bytes_stream(bytes.clone()), PutOptions::default()).await.expect("put");
+        assert_eq!(stored, Stored { size_bytes: len as u64, digest: sha256(&bytes) });
+        let blob = store.get(&key, None).await.expect("get");
+        assert_eq!(blob.size_bytes, len as u64);
+        assert_eq!(blob.range, ByteRange::new(0, len as u64));
+        assert!(read(blob).await == bytes, "{len} bytes came back changed");
+    }
+    let empty = sha256(b"").to_string();
+    assert_eq!(empty, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+/// One write, byte by byte, or with empty chunks between: the same blob.
+pub async fn the_cut_of_the_body_does_not_matter(store: impl BlobStore) {
+    let bytes = bytes_of(5_000, 5);
+    for (at, size) in [1, 7, 4_096, 5_000].into_iter().enumerate() {
+        let chunks: Vec<Result<Bytes, BoxError>> = bytes
+            .chunks(size)
+            .flat_map(|chunk| [Ok(Bytes::new()), Ok(Bytes::copy_from_slice(chunk))])
+            .collect();
+        let key = key("j", &at.to_string());
+        let body: ByteStream = Box::pin(stream::iter(chunks));
+        let stored = store.put(&key, body, PutOptions::default()).await.expect("put");
+        assert_eq!(stored.digest, sha256(&bytes));
+        assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+    }
+}
+
+/// [`PutMode::CreateNew`] never touches what is there.
+pub async fn create_new_refuses_what_exists_and_leaves_it(store: impl BlobStore) {
+    let key = key("j", "a");
+    put(&store, &key, b"first").await;
+    let again = store.put(&key, bytes_stream(&b"second"[..]), PutOptions::default()).await;
+    let again = again.expect_err("it exists");
+    assert!(matches!(again, Error::Exists { .. }), "{again:?}");
+    assert_eq!(again.class(), ErrorClass::Conflict);
+    assert_eq!(content(&store, &key).await.as_deref(), Some(&b"first"[..]));
+    store.delete(&key).await.expect("delete");
+    store
+        .put(&key, bytes_stream(&b"third"[..]), PutOptions::default())
+        .await
+        .expect("a name that is free again");
+}
+
+/// [`PutMode::Replace`] replaces longer by shorter and the other way round.
+pub async fn replace_swaps_whole(store: impl BlobStore) {
+    let key = key("j", "a");
+    for bytes in [&b"long, long, long"[..], b"short", b"", b"a little longer"] {
+        put(&store, &key, bytes).await;
+        assert_eq!(content(&store, &key).await.as_deref(), Some(bytes));
+        assert_eq!(store.stat(&key).await.expect("stat").size_bytes, bytes.len() as u64);
+    }
+    assert_eq!(store.list(&job("j")).await.expect("list"), [key]);
+}
+
+/// The announced digest is checked against what arrived.
+pub async fn a_digest_that_was_announced_wrongly_leaves_nothing(store: impl BlobStore) {
+    let (fresh, taken) = (key("j", "fresh"), key("j", "taken"));
+    put(&store, &taken, b"old").await;
+    let wrong = PutOptions::default().with_mode(PutMode::Replace).with_expected(sha256(b"other"));
+    for key in [&fresh, &taken] {
+        let refused =
+            store.put(key, bytes_stream(&b"new"[..]), wrong.clone()).await.expect_err("a lie");
+        match refused {
+            Error::DigestMismatch { expected, actual, .. } => {
+                assert_eq!((expected, actual), (sha256(b"other"), sha256(b"new")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_absent(&store, &fresh).await;
+    assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
+    let right = PutOptions::default().with_expected(sha256(b"new"));
+    store.put(&fresh, bytes_stream(&b"new"[..]), right).await.expect("the truth");
+}
+
+/// Exactly the limit is allowed, one byte more is not, and an endless body ends.
+pub async fn a_body_over_its_limit_leaves_nothing(store: impl BlobStore) {
+    let (exact, over, endless) = (key("j", "exact"), key("j", "over"), key("j", "endless"));
+    let limit = PutOptions::default().with_max_bytes(1_000);
+    store.put(&exact, bytes_stream(bytes_of(1_000, 1)), limit.clone()).await.expect("the limit");
+    let refused = store.put(&over, bytes_stream(bytes_of(1_001, 1)), limit.clone()).await;
+    let refused = refused.expect_err("over the limit");
+    assert!(matches!(refused, Error::TooLarge { limit_bytes: 1_000, .. }), "{refused:?}");
+    assert_eq!(refused.class(), ErrorClass::Exhausted);
+    let body: ByteStream = Box::pin(stream::repeat_with(|| Ok(Bytes::from_static(&[0; 64]))));
+    assert!(matches!(store.put(&endless, body, limit).await, Err(Error::TooLarge { .. })));
+    let nothing = PutOptions::default().with_max_bytes(0);
+    store.put(&key("j", "empty"), bytes_stream(""), nothing).await.expect("nothing is allowed");
+    assert_absent(&store, &over).await;
+    assert_absent(&store, &endless).await;
+}
+
+/// An error of the body is the caller's again, with its cause.
+pub async fn a_body_that_fails_leaves_nothing(store: impl BlobStore) {
+    let (fresh, taken) = (key("j", "fresh"), key("j", "taken"));
+    put(&store, &taken, b"old").await;
+    for key in [&fresh, &taken] {
+        for good_chunks in [0, 1, 3] {
+            let chunks = (0..good_chunks)
+                .map(|_| Ok(Bytes::from(vec![1; 200_000])))
+                .chain([Err("the network is gone".into()), Ok(Bytes::from_static(b"never"))]);
+            let replace = PutOptions::default().with_mode(PutMode::Replace);
+            let failed =
+                store.put(key, Box::pin(stream::iter(chunks.collect::<Vec<_>>())), replace);
+            match failed.await {
+                Err(Error::Body { source, .. }) => {
+                    assert_eq!(source.to_string(), "the network is gone");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_absent(&store, &fresh).await;
+    assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
+}
+
+/// Dropping the future is giving up.
+pub async fn a_put_dropped_before_its_body_ends_leaves_nothing(store: impl BlobStore) {
+    let (fresh, taken) = (key("j", "fresh"), key("j", "taken"));
+    put(&store, &taken, b"old").await;
+    for key in [&fresh, &taken] {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let chunks = stream::iter([Ok(Bytes::from(vec![1; 600_000]))]);
+        let silence = stream::once(async move {
+            let _ = tell.send(());
+            future::pending().await
+        });
+        let body: ByteStream = Box::pin(chunks.chain(silence));
+        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        tokio::select! {
+            done = store.put(key, body, replace) => panic!("the body never ended: {done:?}"),
+            _ = told => {}
+        }
+    }
+    assert_absent(&store, &fresh).await;
+    assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
+    put(&store, &fresh, b"after all").await;
+}
+
+/// `get` and `stat` say `NotFound`.
+pub async fn what_is_not_there_is_told(store: impl BlobStore) {
+    assert!(store.list(&job("j")).await.expect("list").is_empty());
+    assert!(store.jobs(None, 10).await.expect("jobs").is_empty());
+    assert_absent(&store, &key("j", "a")).await;
+    put(&store, &key("j", "a/b"), b"x").await;
+    for other in [key("j", "a"), key("j", "a/b/c"), key("j", "a/c"), key("J", "a/b"), key("k", "b")]
+    {
+        let missing = store.get(&other, None).await.expect_err("it is not there");
+        assert_eq!(missing.class(), ErrorClass::NotFound, "{missing:?}");
+        assert_absent(&store, &other).await;
+    }
+}
+
+/// Half-open, clamped at the end, refused beyond it.
+pub async fn a_range_is_what_lies_in_it(store: impl BlobStore) {
+    let len = 600_000_u64;
+    let (key, bytes) = (key("j", "a"), bytes_of(len as usize, 3));
+    put(&store, &key, &bytes).await;
+    let cases = [
+        (0, len),
+        (0, 1),
+        (len - 1, len),
+        (262_143, 262_145),
+        (100, 500_000),
+        (5, u64::MAX),
+        (len - 1, len + 5),
+        (7, 7),
+    ];
+    for (start, end) in cases {
+        let blob = store.get(&key, Some(ByteRange::new(start, end))).await.expect("get");
+        assert_eq!(blob.size_bytes, len);
+        assert_eq!(blob.range, ByteRange::new(start, end.min(len)));
+        let wanted = &bytes[start as usize..end.min(len) as usize];
+        assert!(read(blob).await == wanted, "{start}..{end}");
+    }
+    for (start, end) in [(len, len + 1), (len + 1, len + 2), (u64::MAX, u64::MAX)] {
+        let beyond = store.get(&key, Some(ByteRange::new(start, end))).await.expect_err("beyond");
+        assert!(matches!(beyond, Error::OutOfRange { size_bytes, .. } if size_bytes == len));
+        assert_eq!(beyond.class(), ErrorClass::Invalid);
+    }
+    let empty = super::blobs::key("j", "empty");
+    put(&store, &empty, b"").await;
+    assert!(store.get(&empty, Some(ByteRange::new(0, 1))).await.is_err());
+    assert!(read(store.get(&empty, None).await.expect("get")).await.is_empty());
+}
+
+/// `stat` needs no reading, and a later blob is not older.
+pub async fn a_blob_knows_its_size_and_time(store: impl BlobStore) {
+    put(&store, &key("j", "a"), &[0; 1_234]).await;
+    let first = store.stat(&key("j", "a")).await.expect("stat");
+    assert_eq!(first.size_bytes, 1_234);
+    put(&store, &key("j", "b"), b"").await;
+    let second = store.stat(&key("j", "b")).await.expect("stat");
+    assert!(second.modified_at >= first.modified_at);
+    assert_eq!(store.stat(&key("j", "a")).await.expect("stat"), first);
+}
+
+/// `list` names what is there, metadata too, and of no other job.
+pub async fn a_list_is_one_job_by_key(store: impl BlobStore) {
+    let (j, a) = (job("j"), name("dir/a"));
+    let mut mine = vec![
+        BlobKey::provenance(&j),
+        BlobKey::envelope(&j),
+        BlobKey::signature(&j, &a),
+        BlobKey::artifact(&j, &a),
+        key("j", "z"),
+        key("j", "dir/b"),
+        key("j", "dir.d/a"),
+    ];
+    for key in &mine {
+        put(&store, key, b"x").await;
+    }
+    put(&store, &key("j2", "a"), b"x").await;
+    put(&store, &key("i", "a"), b"x").await;
+    mine.sort_unstable();
+    assert_eq!(store.list(&j).await.expect("list"), mine);
+}
+
+/// `jobs` pages by id; a job whose last blob went is none any more.
+pub async fn jobs_page_by_id_and_have_blobs(store: impl BlobStore) {
+    let mut ids = ["b", "a", "B", "b-1", "b.1", "10", "9"];
+    for id in ids {
+        put(&store, &key(id, "dir/file"), b"x").await;
+    }
+    ids.sort_unstable();
+    for limit in [1, 3, 7, 100] {
+        let mut seen: Vec<JobId> = Vec::new();
+        loop {
+            let page = store.jobs(seen.last(), limit).await.expect("jobs");
+            assert!(page.len() <= limit);
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        assert_eq!(seen.iter().map(JobId::as_str).collect::<Vec<_>>(), ids);
+    }
+    assert!(store.jobs(None, 0).await.expect("jobs").is_empty());
+    store.delete(&key("b", "dir/file")).await.expect("delete");
+    let left = store.jobs(None, 100).await.expect("jobs");
+    assert!(!left.contains(&job("b")) && left.len() == ids.len() - 1);
+    put(&store, &BlobKey::provenance(&job("b")), b"x").await;
+    assert!(store.jobs(None, 100).await.expect("jobs").contains(&job("b")));
+}
+
+/// `delete` tells what it freed, and touches nothing else.
+pub async fn deleting_twice_is_as_good_as_once(store: impl BlobStore) {
+    let (gone, stays) = (key("j", "dir/gone"), key("j", "dir/stays"));
+    put(&store, &gone, &[1; 1_000]).await;
+    put(&store, &stays, b"x").await;
+    assert_eq!(store.delete(&gone).await.expect("delete"), 1_000);
+    for _ in 0..2 {
+        assert_eq!(store.delete(&gone).await.expect("delete again"), 0);
+        assert_absent(&store, &gone).await;
+    }
+    for never in [key("j", "dir"), key("j", "dir/stays/x"), key("k", "a"), key("j", "other/x")] {
+        assert_eq!(store.delete(&never).await.expect("delete of what never was"), 0);
+    }
+    assert_eq!(content(&store, &stays).await.as_deref(), Some(&b"x"[..]));
+    put(&store, &gone, b"back").await;
+    assert_eq!(content(&store, &gone).await.as_deref(), Some(&b"back"[..]));
+}
+
+/// What `get` opened is read to its end, whatever happens to the key.
+pub async fn a_reader_keeps_the_version_it_opened(store: impl BlobStore) {
+    let key = key("j", "a");
+    let old = bytes_of(700_000, 1);
+    put(&store, &key, &old).await;
+    let mut to_be_replaced = store.get(&key, None).await.expect("get");
+    let first = to_be_replaced.body.next().await.expect("a chunk").expect("no error");
+    put(&store, &key, &bytes_of(700_000, 2)).await;
+    let to_be_deleted = store.get(&key, None).await.expect("get");
+    store.delete(&key).await.expect("delete");
+
+    let mut seen = first.to_vec();
+    while let Some(chunk) = to_be_replaced.body.next().await {
+        seen.extend_from_slice(&chunk.expect("no error"));
+    }
+    assert!(seen == old, "the reader of the first version saw something else");
+    assert!(read(to_be_deleted).await == bytes_of(700_000, 2));
+}
+
+/// Exactly one of many [`PutMode::CreateNew`] succeeds, and its bytes are what is stored.
+pub async fn of_many_creators_one_wins(store: impl BlobStore) {
+    let store = Arc::new(store);
+    for round in 0..10 {
+        let key = key("j", &format!("dir{round}/a"));
+        let putting = (0..8_u64).map(|at| {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            tokio::spawn(async move {
+                let body = bytes_stream(bytes_of(2_000, at));
+                store.put(&key, body, PutOptions::default()).await
+            })
+        });
+        let putting: Vec<_> = putting.collect();
+        let mut won = Vec::new();
+        for put in putting {
+            match put.await.expect("no panic") {
+                Ok(stored) => won.push(stored),
+                Err(Error::Exists { .. }) => {}
+                Err(e) => panic!("{e:?}"),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        let stored = content(&store, &key).await.expect("it is there");
+        assert_eq!(sha256(&stored), won[0].digest);
+    }
+}
+
+/// Replacing, deleting and reading one key at once: a reader sees one version, whole, or none.
+pub async fn replacers_never_mix(store: impl BlobStore) {
+    let store = Arc::new(store);
+    let key = key("j", "dir/a");
+    let versions: Vec<Vec<u8>> = (0..4).map(|at| bytes_of(300_000 + at, at as u64)).collect();
+    let digests: BTreeSet<Sha256Digest> = versions.iter().map(|v| sha256(v)).collect();
+    let writers = versions.into_iter().map(|version| {
+        let (store, key) = (Arc::clone(&store), key.clone());
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                put(&store, &key, &version).await;
+                store.delete(&key).await.expect("delete");
+                put(&store, &key, &version).await;
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    for _ in 0..60 {
+        if let Some(bytes) = content(&store, &key).await {
+            assert!(digests.contains(&sha256(&bytes)), "a mixture of {} bytes", bytes.len());
+        }
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.expect("no panic");
+    }
+    let last = content(&store, &key).await.expect("the last put stands");
+    assert!(digests.contains(&sha256(&last)));
+}
+
+/// Every name that an [`ArtifactName`] can be is one blob of its own.
+pub async fn names_of_every_kind_are_kept_apart(store: impl BlobStore) {
+    let longest = "x".repeat(251);
+    let deep = vec!["d"; 512].join("/");
+    let names = [
+        "a",
+        "A",
+        "build#42",
+        "a b",
+        " ",
+        "-rf",
+        "--",
+        "*",
+        "?",
+        "[a]",
+        "{a}",
+        "~",
+        "$HOME",
+        "%2e%2e",
+        "%00",
+        "a\\b",
+        "a:b",
+        "CON",
+        "nul.txt",
+        "trailing.",
+        "trailing ",
+        "...",
+        "..a",
+        "a..",
+        ".hidden",
+        "x.sig",
+        ".danube.",
+        "danube",
+        "provenance.json",
+        "provenance.dsse.json",
+        ".tmp",
+        ".tmp-1",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{202e}gpj.exe",
+        "日本語",
+        "🦀",
+        "\"quoted\"",
+        "it's",
+        "<b>",
+        "a&b",
+        "a;b",
+        "|",
+        "dir/a",
+        "dir/b.sig",
+        "dir/deeper/a",
+        "tmp/.tmp/x",
+        &longest,
+        &deep,
+    ];
+    for (at, named) in names.iter().enumerate() {
+        for key in [key("j", named), BlobKey::signature(&job("j"), &name(named))] {
+            let body = bytes_stream(format!("{at} {}", key.path()));
+            store.put(&key, body, PutOptions::default()).await.expect("put");
+        }
+    }
+    for (at, named) in names.iter().enumerate() {
+        for key in [key("j", named), BlobKey::signature(&job("j"), &name(named))] {
+            let wanted = format!("{at} {}", key.path()).into_bytes();
+            assert_eq!(content(&store, &key).await, Some(wanted), "{key}");
+        }
+    }
+    assert_eq!(store.list(&job("j")).await.expect("list").len(), names.len() * 2);
+    assert_eq!(store.jobs(None, 10).await.expect("jobs"), [job("j")]);
+}
+
+/// An artifact called like a signature or a provenance is not one.
+pub async fn metadata_is_kept_apart_from_artifacts(store: impl BlobStore) {
+    let j = job("j");
+    let keys = [
+        key("j", "provenance.json"),
+        BlobKey::provenance(&j),
+        BlobKey::signature(&j, &name("provenance.json")),
+        key("j", "provenance.dsse.json"),
+        BlobKey::envelope(&j),
+        key("j", "a"),
+        key("j", "a.sig"),
+        BlobKey::signature(&j, &name("a")),
+        BlobKey::signature(&j, &name("a.sig")),
+    ];
+    for key in &keys {
+        put(&store, key, key.to_string().as_bytes()).await;
+    }
+    for key in &keys {
+        assert_eq!(content(&store, key).await, Some(key.to_string().into_bytes()));
+        assert_eq!(BlobKey::from_path(&j, &key.path()).as_ref(), Some(key));
+    }
+    store.delete(&key("j", "a")).await.expect("delete");
+    let left = keys.iter().filter(|k| **k != key("j", "a")).cloned().collect::<BTreeSet<_>>();
+    let listed = store.list(&j).await.expect("list").into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(listed, left);
+}
+
+/// Any sequence of operations gives what a map would.
+pub async fn random_operations_agree_with_a_map(store: impl BlobStore) {
+    let mut model: BTreeMap<BlobKey, Vec<u8>> = BTreeMap::new();
+    let mut numbers = Numbers::new(11);
+    for _ in 0..300 {
+        let named = ["a", "b/c", "b/d", "b/e/f"][numbers.below(4)];
+        let of_job = ["j", "k"][numbers.below(2)];
+        let key = match numbers.below(4) {
+            0 => BlobKey::signature(&job(of_job), &name(named)),
+            1 => BlobKey::provenance(&job(of_job)),
+            _ => key(of_job, named),
+        };
+        let bytes = bytes_of(numbers.below(2_000), numbers.next());
+        match numbers.below(5) {
+            0 => {
+                put(&store, &key, &bytes).await;
+                model.insert(key, bytes);
+            }
+            1 => {
+                let done =
+                    store.put(&key, bytes_stream(bytes.clone()), PutOptions::default()).await;
+                match (done, model.contains_key(&key)) {
+                    (Ok(_), false) => drop(model.insert(key, bytes)),
+                    (Err(Error::Exists { .. }), true) => {}
+                    (done, there) => panic!("{done:?}, and the model says {there}"),
+                }
+            }
+            2 => {
+                let freed = store.delete(&key).await.expect("delete");
+                assert_eq!(freed, model.remove(&key).map_or(0, |bytes| bytes.len() as u64));
+            }
+            3 => assert_eq!(content(&store, &key).await.as_ref(), model.get(&key)),
+            _ => {
+                let listed = store.list(key.job()).await.expect("list");
+                let wanted: Vec<_> =
+                    model.keys().filter(|k| k.job() == key.job()).cloned().collect();
+                assert_eq!(listed, wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The laws of [`ArtifactIndex`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use danube_core::{ArtifactName, ErrorClass, JobId, Sha256Digest, Timestamp};
+
+use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, Error};
+
+fn job(id: &str) -> JobId {
+    id.parse().expect("a valid job id")
+}
+
+fn name(name: &str) -> ArtifactName {
+    name.parse().expect("a valid artifact name")
+}
+
+fn record(of_job: &str, named: &str) -> ArtifactRecord {
+    ArtifactRecord {
+        job: job(of_job),
+        name: name(named),
+        size_bytes: named.len() as u64,
+        digest: Sha256Digest::from_bytes([named.len() as u8; 32]),
+        content_type: "application/octet-stream".to_owned(),
+        state: ArtifactState::Uploading,
+        created_at: Timestamp::from_millisecond(1_700_000_000_123).expect("a valid time"),
+        keep_for: None,
+        keep_forever: false,
+        tags: BTreeMap::new(),
+    }
+}
+
+fn names(records: &[ArtifactRecord]) -> Vec<&str> {
+    records.iter().map(|record| record.name.as_str()).collect()
+}
+
+/// A record comes back whole: the largest size, tags of every script, early times, every state.
+pub async fn what_was_put_is_got_back(index: impl ArtifactIndex) {
+    let full = ArtifactRecord {
+        size_bytes: i64::MAX as u64,
+        digest: Sha256Digest::from_bytes(std::array::from_fn(|at| at as u8)),
+        content_type: "text/plain; charset=\"utf-8\"".to_owned(),
+        state: ArtifactState::Active,
+        keep_for: Some(Duration::from_secs(86_400 * 365 * 50)),
+        keep_forever: true,
+        tags: [("branch", "größe/'; DROP TABLE x; --"), ("empty", ""), ("ключ", "🦀")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..record("j", "out/it's a \"name\" % _ \\.bin")
+    };
+    index.put(&full).await.expect("put");
+    assert_eq!(index.get(&full.job, &full.name).await.expect("get"), full);
+    assert_eq!(index.list(&full.job, None, 10).await.expect("list"), std::slice::from_ref(&full));
+    assert_eq!(index.all(None, 10).await.expect("all"), [full]);
+
+    for state in ArtifactState::ALL {
+        let with_state = ArtifactRecord { state: *state, ..record("j", "state") };
+        index.put(&with_state).await.expect("put");
+        assert_eq!(index.get(&job("j"), &name("state")).await.expect("get"), with_state);
+    }
+    let early =
+        ArtifactRecord { created_at: Timestamp::UNIX_EPOCH, size_bytes: 0, ..record("j", "early") };
+    index.put(&early).await.expect("put");
+    assert_eq!(index.get(&early.job, &early.name).await.expect("get"), early);
+}
+
+/// `put` is an upsert by job and name, and every field is the new one's.
+pub async fn a_put_replaces_the_record_of_that_name_only(index: impl ArtifactIndex) {
+    let mut first = record("j", "a");
+    first.tags.insert("old".to_owned(), "1".to_owned());
+    first.keep_for = Some(Duration::from_secs(5));
+    let same_name_elsewhere = record("k", "a");
+    for record in [&first, &same_name_elsewhere, &record("j", "b")] {
+        index.put(record).await.expect("put");
+    }
+    let second =
+        ArtifactRecord { size_bytes: 99, state: ArtifactState::Active, ..record("j", "a") };
+    index.put(&second).await.expect("put");
+    index.put(&second).await.expect("the same put again");
+    assert_eq!(index.get(&second.job, &second.name).await.expect("get"), second);
+    assert_eq!(index.get(&job("k"), &name("a")).await.expect("get"), same_name_elsewhere);
+    assert_eq!(names(&index.list(&job("j"), None, 10).await.expect("list")), ["a", "b"]);
+}
+
+/// A missing record is `NoRecord` for `get` and `set_state`, and an empty list for `list`.
+pub async fn what_is_not_there_is_told(index: impl ArtifactIndex) {
+    index.put(&record("j", "a")).await.expect("put");
+    for (of_job, named) in [("j", "b"), ("k", "a"), ("J", "a"), ("j", "A")] {
+        let got = index.get(&job(of_job), &name(named)).await.expect_err("get");
+        assert!(matches!(got, Error::NoRecord { .. }), "{got:?}");
+        assert_eq!(got.class(), ErrorClass::NotFound);
+        let set = index.set_state(&job(of_job), &name(named), ArtifactState::Deleted).await;
+        assert!(matches!(set, Err(Error::NoRecord { .. })), "{set:?}");
+    }
+    assert!(index.list(&job("k"), None, 10).await.expect("list").is_empty());
+    assert_eq!(index.get(&job("j"), &name("a")).await.expect("get"), record("j", "a"));
+}
+
+/// `list` gives the records of its job and of no other, by name.
+pub async fn a_list_is_one_job_in_the_order_of_names(index: impl ArtifactIndex) {
+    for (of_job, named) in [("j", "c"), ("j1", "x"), ("j", "a/b"), ("i", "y"), ("j", "a")] {
+        index.put(&record(of_job, named)).await.expect("put");
+    }
+    assert_eq!(names(&index.list(&job("j"), None, 10).await.expect("list")), ["a", "a/b", "c"]);
+}
+
+/// Pages join without a gap or a repetition, also when a name seen before is gone.
+pub async fn paging_names_every_record_once(index: impl ArtifactIndex) {
+    let every: Vec<String> = (0..25).map(|at| format!("n{at:02}")).collect();
+    for named in &every {
+        index.put(&record("j", named)).await.expect("put");
+    }
+    for limit in [1, 7, 25, 26] {
+        let mut seen: Vec<ArtifactRecord> = Vec::new();
+        loop {
+            let after = seen.last().map(|record| record.name.clone());
+            let page = index.list(&job("j"), after.as_ref(), limit).await.expect("list");
+            assert!(page.len() <= limit);
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        assert_eq!(names(&seen), every);
+    }
+    assert!(index.list(&job("j"), None, 0).await.expect("list").is_empty());
+    assert!(index.all(None, 0).await.expect("all").is_empty());
+    index.remove(&job("j"), &name("n05")).await.expect("remove");
+    let after_the_removed = index.list(&job("j"), Some(&name("n05")), 2).await.expect("list");
+    assert_eq!(names(&after_the_removed), ["n06", "n07"]);
+    let huge = index.list(&job("j"), None, usize::MAX).await.expect("a limit of any size");
+    assert_eq!(huge.len(), 24);
+}
+
+/// `all` pages through every job.
+pub async fn all_goes_by_job_and_name(index: impl ArtifactIndex) {
+    let order = [("a", "z"), ("b", "a"), ("b", "b"), ("b-c", "a"), ("c", "a")];
+    for (of_job, named) in order.iter().rev() {
+        index.put(&record(of_job, named)).await.expect("put");
+    }
+    for limit in 1..=6 {
+        let mut seen: Vec<ArtifactRecord> = Vec::new();
+        loop {
+            let after = seen.last().map(|record| (record.job.clone(), record.name.clone()));
+            let after = after.as_ref().map(|(job, name)| (job, name));
+            let page = index.all(after, limit).await.expect("all");
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let seen: Vec<_> = seen.iter().map(|r| (r.job.as_str(), r.name.as_str())).collect();
+        assert_eq!(seen, order);
+    }
+}
+
+/// `set_state` touches the state of one record.
+pub async fn a_state_changes_alone(index: impl ArtifactIndex) {
+    let mut before = record("j", "a");
+    before.tags.insert("k".to_owned(), "v".to_owned());
+    index.put(&before).await.expect("put");
+    index.put(&record("j", "b")).await.expect("put");
+    for state in [ArtifactState::Active, ArtifactState::Active, ArtifactState::Deleted] {
+        index.set_state(&before.job, &before.name, state).await.expect("set_state");
+        let now = index.get(&before.job, &before.name).await.expect("get");
+        assert_eq!(now, ArtifactRecord { state, ..before.clone() });
+    }
+    assert_eq!(index.get(&job("j"), &name("b")).await.expect("get"), record("j", "b"));
+}
+
+/// `remove` is idempotent.
+pub async fn removing_twice_is_as_good_as_once(index: impl ArtifactIndex) {
+    index.put(&record("j", "a")).await.expect("put");
+    index.put(&record("j", "b")).await.expect("put");
+    for _ in 0..2 {
+        index.remove(&job("j"), &name("a")).await.expect("remove");
+        assert_eq!(names(&index.list(&job("j"), None, 10).await.expect("list")), ["b"]);
+    }
+    index.remove(&job("unknown"), &name("a")).await.expect("remove of what never was");
+    let mut again = record("j", "a");
+    again.tags.insert("second".to_owned(), "life".to_owned());
+    index.put(&again).await.expect("put");
+    assert_eq!(index.get(&again.job, &again.name).await.expect("get"), again);
+}
+
+/// The bounds of [`ArtifactRecord::validate`] hold in the store.
+pub async fn records_beyond_their_bounds_are_refused(index: impl ArtifactIndex) {
+    let good = record("j", "a");
+    index.put(&good).await.expect("put");
+    let with_tag = |key: &str, value: &str| ArtifactRecord {
+        tags: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        ..good.clone()
+    };
+    let many = (0..=crate::MAX_TAGS).map(|at| (at.to_string(), String::new())).collect();
+    let bad = [
+        ("too many tags", ArtifactRecord { tags: many, ..good.clone() }),
+        ("empty key", with_tag("", "v")),
+        ("long key", with_tag(&"k".repeat(crate::MAX_TAG_KEY_BYTES + 1), "v")),
+        ("long value", with_tag("k", &"v".repeat(crate::MAX_TAG_VALUE_BYTES + 1))),
+        ("a line break in a value", with_tag("k", "a\nb")),
+        ("a NUL in a key", with_tag("a\0b", "v")),
+        ("no content type", ArtifactRecord { content_type: String::new(), ..good.clone() }),
+        ("longer than any file", ArtifactRecord { size_bytes: 1 << 63, ..good.clone() }),
+        ("header injection", ArtifactRecord { content_type: "a/b\r\nx: y".into(), ..good.clone() }),
+    ];
+    for (desc, bad) in bad {
+        let refused = index.put(&bad).await.expect_err(desc);
+        assert_eq!(refused.class(), ErrorClass::Invalid, "{desc}: {refused:?}");
+    }
+    assert_eq!(index.get(&good.job, &good.name).await.expect("get"), good);
+    let at_the_bounds = ArtifactRecord {
+        tags: (0..crate::MAX_TAGS)
+            .map(|at| {
+                let key = format!("{at:0width$}", width = crate::MAX_TAG_KEY_BYTES);
+                (key, "v".repeat(crate::MAX_TAG_VALUE_BYTES))
+            })
+            .collect(),
+        ..good.clone()
+    };
+    index.put(&at_the_bounds).await.expect("put at the bounds");
+    assert_eq!(index.get(&good.job, &good.name).await.expect("get"), at_the_bounds);
+}
+
+/// Names differ when their bytes do, and sort by them: no case folding, no Unicode normalisation.
+pub async fn names_are_compared_as_bytes(index: impl ArtifactIndex) {
+    let mut all = [
+        "A", "a", "B", "b", "Z", "_", "a.b", "a/b", "a0", "\u{e9}", "e\u{301}", "e", "ß", "ss",
+        "1", "10", "2",
+    ];
+    for named in all {
+        index.put(&record("j", named)).await.expect("put");
+    }
+    all.sort_unstable();
+    assert_eq!(names(&index.list(&job("j"), None, 100).await.expect("list")), all);
+    for of_job in ["B", "a", "C"] {
+        index.put(&record(of_job, "x")).await.expect("put");
+    }
+    let jobs: Vec<_> =
+        index.all(None, 100).await.expect("all").into_iter().map(|r| r.job).collect();
+    assert!(jobs.is_sorted());
+}
+
+/// Any sequence of operations gives what a map would.
+pub async fn random_operations_agree_with_a_map(index: impl ArtifactIndex) {
+    let mut model: BTreeMap<(JobId, ArtifactName), ArtifactRecord> = BTreeMap::new();
+    let mut numbers = super::Numbers::new(7);
+    for _ in 0..400 {
+        let (of_job, named) =
+            (["j", "k", "K"][numbers.below(3)], ["a", "a/b", "b", "é"][numbers.below(4)]);
+        let key = (job(of_job), name(named));
+        let state = ArtifactState::ALL[numbers.below(3)];
+        match numbers.below(5) {
+            0 | 1 => {
+                let record = ArtifactRecord {
+                    size_bytes: numbers.below(1000) as u64,
+                    state,
+                    ..record(of_job, named)
+                };
+                index.put(&record).await.expect("put");
+                model.insert(key, record);
+            }
+            2 => {
+                index.remove(&key.0, &key.1).await.expect("remove");
+                model.remove(&key);
+            }
+            3 => match (index.set_state(&key.0, &key.1, state).await, model.get_mut(&key)) {
+                (Ok(()), Some(record)) => record.state = state,
+                (Err(Error::NoRecord { .. }), None) => {}
+                (got, model) => panic!("set_state gave {got:?}, the model has {model:?}"),
+            },
+            _ => match (index.get(&key.0, &key.1).await, model.get(&key)) {
+                (Ok(got), Some(wanted)) => assert_eq!(got, *wanted),
+                (Err(Error::NoRecord { .. }), None) => {}
+                (got, model) => panic!("get gave {got:?}, the model has {model:?}"),
+            },
+        }
+    }
+    let all = index.all(None, 1000).await.expect("all");
+    assert_eq!(all, model.into_values().collect::<Vec<_>>());
+}

@@ -1,0 +1,354 @@
+//! Blobs, index, signer and clock as one thing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use danube_core::{ArtifactName, ByteRange, Clock, JobId, Sha256Digest, Timestamp};
+
+use crate::attest::{self, Envelope, LogSubject, ProvenanceInput};
+use crate::{
+    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobStore, ByteStream,
+    DEFAULT_MAX_BYTES, Error, PutMode, PutOptions, Signer, bytes_stream,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Records that a page of [`Artifacts::list`] asks for.
+const PAGE: usize = 500;
+
+/// How [`Artifacts::keep`] keeps.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct KeepOptions {
+    /// What to do with an artifact of that name that is there.
+    pub mode: PutMode,
+    /// The most bytes it may have.
+    pub max_bytes: u64,
+    /// What it must hash to, where the caller knows.
+    pub expected: Option<Sha256Digest>,
+    /// Its media type; by default its name tells.
+    pub content_type: Option<String>,
+    /// How long its owner wants it kept.
+    pub keep_for: Option<Duration>,
+    /// Whether retention never applies to it.
+    pub keep_forever: bool,
+    /// What its owner says about it.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Default for KeepOptions {
+    /// A new artifact of at most [`DEFAULT_MAX_BYTES`], kept as long as the policy says.
+    fn default() -> Self {
+        Self {
+            mode: PutMode::CreateNew,
+            max_bytes: DEFAULT_MAX_BYTES,
+            expected: None,
+            content_type: None,
+            keep_for: None,
+            keep_forever: false,
+            tags: BTreeMap::new(),
+        }
+    }
+}
+
+impl KeepOptions {
+    /// With this mode.
+    #[must_use]
+    pub fn with_mode(mut self, mode: PutMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// With this limit.
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// Only if it has this digest.
+    #[must_use]
+    pub fn with_expected(mut self, digest: Sha256Digest) -> Self {
+        self.expected = Some(digest);
+        self
+    }
+
+    /// With this media type.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Kept that long, counted in whole seconds; `None` leaves it to the policy.
+    #[must_use]
+    pub fn with_keep_for(mut self, keep_for: Option<Duration>) -> Self {
+        self.keep_for = keep_for;
+        self
+    }
+
+    /// Kept for ever.
+    #[must_use]
+    pub fn with_keep_forever(mut self) -> Self {
+        self.keep_forever = true;
+        self
+    }
+
+    /// With one more tag.
+    #[must_use]
+    pub fn with_tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// The artifacts of jobs: their bytes, their records, their signatures. Clones share everything.
+///
+/// The order of a life: [`keep`](Self::keep) (`uploading`), [`sign`](Self::sign) (`active`), and once
+/// per job [`prove`](Self::prove). Every step can be done again after a crash; what a crash leaves
+/// behind is a candidate of [`ArtifactSweep`](crate::ArtifactSweep).
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    blobs: Arc<dyn BlobStore>,
+    index: Arc<dyn ArtifactIndex>,
+    signer: Arc<dyn Signer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Display for Artifacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "artifacts in {} and {}", self.blobs, self.index)
+    }
+}
+
+impl Artifacts {
+    /// From its parts.
+    #[must_use]
+    pub fn new(
+        blobs: Arc<dyn BlobStore>,
+        index: Arc<dyn ArtifactIndex>,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { blobs, index, signer, clock }
+    }
+
+    /// The store of the bytes.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.blobs
+    }
+
+    /// The records.
+    #[must_use]
+    pub fn index(&self) -> &Arc<dyn ArtifactIndex> {
+        &self.index
+    }
+
+    /// Stores an artifact's bytes and records it as `uploading`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobStore::put`] and [`ArtifactIndex::put`]; [`Error::Invalid`] when the record
+    /// breaks its bounds, before anything is stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it may leave bytes without a record: keep it again with [`PutMode::Replace`], or leave
+    /// them to the sweep.
+    pub async fn keep(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        body: ByteStream,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let KeepOptions { mode, max_bytes, expected, content_type, keep_for, keep_forever, tags } =
+            options;
+        if name_is_taken_by_metadata(name) {
+            return Err(Error::invalid(
+                "artifact name",
+                name.as_str(),
+                "must not lie below a directory called like a provenance file",
+            ));
+        }
+        let mut record = ArtifactRecord {
+            job: job.clone(),
+            name: name.clone(),
+            size_bytes: 0,
+            digest: Sha256Digest::from_bytes([0; 32]),
+            content_type: content_type.unwrap_or_else(|| content_type_of(name)),
+            state: ArtifactState::Uploading,
+            created_at: Timestamp::UNIX_EPOCH,
+            keep_for: keep_for.map(|duration| Duration::from_secs(duration.as_secs())),
+            keep_forever,
+            tags,
+        };
+        record.validate()?;
+        let put = PutOptions { mode, max_bytes, expected };
+        let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
+        record.size_bytes = stored.size_bytes;
+        record.digest = stored.digest;
+        record.created_at = whole_milliseconds(self.clock.now());
+        self.index.put(&record).await?;
+        Ok(record)
+    }
+
+    /// Signs an artifact that was kept: stores the signature of its digest, and then records it as
+    /// `active`. Signing again replaces the signature.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRecord`]; [`Error::NotActive`] when it is being deleted; [`Error::DigestMismatch`] when
+    /// it was replaced since `record` was made; those of the signer, the store and the index. The
+    /// artifact then is `uploading` still.
+    pub async fn sign(&self, record: &ArtifactRecord) -> Result<ArtifactRecord, Error> {
+        let (job, name) = (&record.job, &record.name);
+        let current = self.index.get(job, name).await?;
+        if current.state == ArtifactState::Deleted {
+            let (job, name) = (job.clone(), name.clone());
+            return Err(Error::NotActive { job, name, state: current.state });
+        }
+        if current.digest != record.digest {
+            let (expected, actual) = (record.digest, current.digest);
+            return Err(Error::DigestMismatch {
+                key: BlobKey::artifact(job, name),
+                expected,
+                actual,
+            });
+        }
+        let signature = self.signer.sign(record.digest.as_bytes()).await?;
+        let bytes = signature.as_bytes().to_vec();
+        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        self.blobs.put(&BlobKey::signature(job, name), bytes_stream(bytes), replace).await?;
+        self.index.set_state(job, name, ArtifactState::Active).await?;
+        Ok(ArtifactRecord { state: ArtifactState::Active, ..current })
+    }
+
+    /// Writes the provenance of a job: the signed envelope, then its payload. Doing it again replaces
+    /// both.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`attest::statement`], of the signer and of the store.
+    pub async fn prove(
+        &self,
+        input: &ProvenanceInput,
+        artifacts: &[ArtifactRecord],
+        log: Option<&LogSubject>,
+    ) -> Result<(), Error> {
+        let statement = attest::statement(input, artifacts, log)?;
+        let envelope = Envelope::seal(&statement, &*self.signer).await?;
+        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        for (key, bytes) in [
+            (BlobKey::envelope(&input.job), envelope.to_bytes()),
+            (BlobKey::provenance(&input.job), envelope.payload().to_vec()),
+        ] {
+            self.blobs.put(&key, bytes_stream(bytes), replace.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// The record of an artifact, whatever its state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRecord`], and those of the index.
+    pub async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
+        self.index.get(job, name).await
+    }
+
+    /// The artifacts of a job by name, without deleted ones; none for a job that is not known.
+    ///
+    /// # Errors
+    ///
+    /// Those of the index.
+    pub async fn list(&self, job: &JobId) -> Result<Vec<ArtifactRecord>, Error> {
+        let mut all = Vec::new();
+        let mut after: Option<ArtifactName> = None;
+        loop {
+            let page = self.index.list(job, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after = Some(last.name.clone());
+            all.extend(page.into_iter().filter(|r| r.state != ArtifactState::Deleted));
+        }
+    }
+
+    /// Opens an active artifact to read it, or a range of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRecord`], [`Error::NotActive`], and those of [`BlobStore::get`].
+    pub async fn open(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        range: Option<ByteRange>,
+    ) -> Result<(ArtifactRecord, Blob), Error> {
+        let record = self.index.get(job, name).await?;
+        if record.state != ArtifactState::Active {
+            let (job, name) = (job.clone(), name.clone());
+            return Err(Error::NotActive { job, name, state: record.state });
+        }
+        let blob = self.blobs.get(&BlobKey::artifact(job, name), range).await?;
+        Ok((record, blob))
+    }
+
+    /// Deletes an artifact: nobody can open it from the first moment on, then its bytes and its
+    /// signature go, then its record. One that is not there is a success. The provenance of the job
+    /// stays as long as the job has artifacts.
+    ///
+    /// # Errors
+    ///
+    /// Those of the index and the store; calling it again goes on where it stopped.
+    pub async fn delete(&self, job: &JobId, name: &ArtifactName) -> Result<u64, Error> {
+        delete_artifact(&*self.blobs, &*self.index, job, name).await
+    }
+}
+
+/// Deletes in the order that a crash cannot spoil: mark, bytes, signature, record; and with the last
+/// artifact of a job its provenance.
+pub(crate) async fn delete_artifact(
+    blobs: &dyn BlobStore,
+    index: &dyn ArtifactIndex,
+    job: &JobId,
+    name: &ArtifactName,
+) -> Result<u64, Error> {
+    match index.set_state(job, name, ArtifactState::Deleted).await {
+        Ok(()) | Err(Error::NoRecord { .. }) => {}
+        Err(e) => return Err(e),
+    }
+    let mut freed = blobs.delete(&BlobKey::artifact(job, name)).await?;
+    freed += blobs.delete(&BlobKey::signature(job, name)).await?;
+    index.remove(job, name).await?;
+    if index.list(job, None, 1).await?.is_empty() {
+        freed += delete_provenance(blobs, job).await?;
+    }
+    Ok(freed)
+}
+
+/// Deletes the provenance of a job.
+pub(crate) async fn delete_provenance(blobs: &dyn BlobStore, job: &JobId) -> Result<u64, Error> {
+    let payload = blobs.delete(&BlobKey::provenance(job)).await?;
+    Ok(payload + blobs.delete(&BlobKey::envelope(job)).await?)
+}
+
+/// The signature of `provenance.json/x` would need a directory where the provenance lies.
+pub(crate) fn name_is_taken_by_metadata(name: &ArtifactName) -> bool {
+    let first = name.as_str().split_once('/').map(|(first, _)| first);
+    first.is_some_and(|first| {
+        first == crate::blob::PROVENANCE_FILE || first == crate::blob::ENVELOPE_FILE
+    })
+}
+
+fn content_type_of(name: &ArtifactName) -> String {
+    mime_guess::from_path(name.file_name()).first_or_octet_stream().to_string()
+}
+
+/// Every backend keeps milliseconds; what is returned now must equal what is read later.
+fn whole_milliseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

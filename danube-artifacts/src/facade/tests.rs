@@ -1,0 +1,194 @@
+//! An artifact's life through the facade.
+
+use super::*;
+use crate::{MemoryBlobs, MemoryIndex, SigningKey, Verifier};
+use danube_core::{ErrorClass, ManualClock};
+use futures_util::StreamExt;
+
+struct House {
+    artifacts: Artifacts,
+    key: Arc<SigningKey>,
+    clock: ManualClock,
+    job: JobId,
+}
+
+fn house() -> House {
+    let clock = ManualClock::new(Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap());
+    let key = Arc::new(SigningKey::generate().unwrap());
+    let artifacts = Artifacts::new(
+        Arc::new(MemoryBlobs::new()),
+        Arc::new(MemoryIndex::new()),
+        Arc::clone(&key) as _,
+        Arc::new(clock.clone()),
+    );
+    House { artifacts, key, clock, job: "j".parse().unwrap() }
+}
+
+fn name(name: &str) -> ArtifactName {
+    name.parse().unwrap()
+}
+
+async fn read(mut blob: Blob) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = blob.body.next().await {
+        all.extend_from_slice(&chunk.unwrap());
+    }
+    all
+}
+
+impl House {
+    async fn keep(&self, named: &str, bytes: &[u8]) -> ArtifactRecord {
+        let body = bytes_stream(bytes.to_vec());
+        let options = KeepOptions::default();
+        self.artifacts.keep(&self.job, &name(named), body, options).await.unwrap()
+    }
+
+    async fn blob(&self, key: &BlobKey) -> Option<Vec<u8>> {
+        match self.artifacts.blobs().get(key, None).await {
+            Ok(blob) => Some(read(blob).await),
+            Err(e) => {
+                assert_eq!(e.class(), ErrorClass::NotFound);
+                None
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_is_kept_signed_proved_opened_and_deleted() {
+    let house = house();
+    let (artifacts, job) = (&house.artifacts, &house.job);
+    let kept = house.keep("out/report.html", b"<p>").await;
+    assert_eq!((kept.state, kept.size_bytes), (ArtifactState::Uploading, 3));
+    assert_eq!(kept.content_type, "text/html");
+    assert_eq!(kept.created_at.as_nanosecond(), 1_700_000_000_123_000_000);
+    let early = artifacts.open(job, &kept.name, None).await.unwrap_err();
+    assert_eq!(early.class(), ErrorClass::Unavailable);
+
+    house.clock.advance(Duration::from_secs(5));
+    let signed = artifacts.sign(&kept).await.unwrap();
+    assert_eq!(signed, ArtifactRecord { state: ArtifactState::Active, ..kept });
+    assert_eq!(artifacts.get(job, &signed.name).await.unwrap(), signed);
+    let signature = house.blob(&BlobKey::signature(job, &signed.name)).await.unwrap();
+    let signature = crate::Signature::from_bytes(signature);
+    let keys = house.key.public_keys();
+    keys.verify(None, signed.digest.as_bytes(), &signature).unwrap();
+
+    let input = ProvenanceInput::new(job.clone(), "urn:test", "0", serde_json::json!({}));
+    for _ in 0..2 {
+        artifacts.prove(&input, std::slice::from_ref(&signed), None).await.unwrap();
+    }
+    let envelope = house.blob(&BlobKey::envelope(job)).await.unwrap();
+    let envelope = Envelope::parse(&envelope).unwrap();
+    envelope.verify(&keys).unwrap();
+    assert_eq!(house.blob(&BlobKey::provenance(job)).await.unwrap(), envelope.payload());
+
+    let (record, blob) =
+        artifacts.open(job, &signed.name, Some(ByteRange::new(1, 9))).await.unwrap();
+    assert_eq!((record, read(blob).await), (signed.clone(), b"p>".to_vec()));
+    assert_eq!(artifacts.list(job).await.unwrap(), std::slice::from_ref(&signed));
+
+    assert!(artifacts.delete(job, &signed.name).await.unwrap() > 3);
+    assert_eq!(artifacts.delete(job, &signed.name).await.unwrap(), 0);
+    assert_eq!(artifacts.list(job).await.unwrap(), []);
+    assert!(artifacts.blobs().list(job).await.unwrap().is_empty(), "provenance went with the last");
+    let gone = artifacts.open(job, &signed.name, None).await.unwrap_err();
+    assert_eq!(gone.class(), ErrorClass::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_being_deleted_is_gone_for_readers() {
+    let house = house();
+    let kept = house.artifacts.sign(&house.keep("a", b"x").await).await.unwrap();
+    let deleted = ArtifactState::Deleted;
+    house.artifacts.index().set_state(&house.job, &kept.name, deleted).await.unwrap();
+    let error = house.artifacts.open(&house.job, &kept.name, None).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Gone);
+    assert_eq!(house.artifacts.list(&house.job).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_refused_body_leaves_no_record() {
+    let house = house();
+    let (artifacts, job, named) = (&house.artifacts, &house.job, name("a"));
+    let long_tag = KeepOptions::default().with_tag("k", "v".repeat(2_000));
+    let cases = [
+        (KeepOptions::default().with_max_bytes(2), ErrorClass::Exhausted),
+        (
+            KeepOptions::default().with_expected(Sha256Digest::from_bytes([1; 32])),
+            ErrorClass::Invalid,
+        ),
+        (long_tag, ErrorClass::Invalid),
+        (KeepOptions::default().with_content_type("a\nb"), ErrorClass::Invalid),
+    ];
+    for (options, class) in cases {
+        let error = artifacts.keep(job, &named, bytes_stream("abc"), options).await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        assert_eq!(artifacts.list(job).await.unwrap(), []);
+        assert!(artifacts.blobs().list(job).await.unwrap().is_empty());
+    }
+    for taken in ["provenance.json/a", "provenance.dsse.json/a/b"] {
+        let body = bytes_stream("abc");
+        let options = KeepOptions::default();
+        let error = artifacts.keep(job, &name(taken), body, options).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn keeping_twice_is_refused_unless_it_replaces() {
+    let house = house();
+    let (artifacts, job, named) = (&house.artifacts, &house.job, name("a"));
+    artifacts.sign(&house.keep("a", b"one").await).await.unwrap();
+    let again = artifacts.keep(job, &named, bytes_stream("two"), KeepOptions::default()).await;
+    assert_eq!(again.unwrap_err().class(), ErrorClass::Conflict);
+    let replace = KeepOptions::default()
+        .with_mode(PutMode::Replace)
+        .with_keep_for(Some(Duration::from_millis(9_500)))
+        .with_keep_forever()
+        .with_tag("branch", "main");
+    let record = artifacts.keep(job, &named, bytes_stream("two!"), replace).await.unwrap();
+    assert_eq!((record.state, record.size_bytes), (ArtifactState::Uploading, 4));
+    assert_eq!(record.keep_for, Some(Duration::from_secs(9)));
+    assert_eq!(artifacts.get(job, &named).await.unwrap(), record);
+    assert!(record.keep_forever && record.tags["branch"] == "main");
+}
+
+#[tokio::test]
+async fn only_what_is_stored_is_signed() {
+    let house = house();
+    let (artifacts, job, named) = (&house.artifacts, &house.job, name("a"));
+    let old = house.keep("a", b"old").await;
+    let replace = KeepOptions::default().with_mode(PutMode::Replace);
+    let new = artifacts.keep(job, &named, bytes_stream("new"), replace).await.unwrap();
+    assert!(matches!(artifacts.sign(&old).await, Err(Error::DigestMismatch { .. })));
+    assert_eq!(house.blob(&BlobKey::signature(job, &named)).await, None);
+    artifacts.index().set_state(job, &named, ArtifactState::Deleted).await.unwrap();
+    assert_eq!(artifacts.sign(&new).await.unwrap_err().class(), ErrorClass::Gone);
+    artifacts.delete(job, &named).await.unwrap();
+    assert_eq!(artifacts.sign(&new).await.unwrap_err().class(), ErrorClass::NotFound);
+}
+
+#[tokio::test]
+async fn more_artifacts_than_a_page_are_listed() {
+    let house = house();
+    for at in 0..PAGE * 2 + 1 {
+        house.keep(&format!("f{at:05}"), b"x").await;
+    }
+    let listed = house.artifacts.list(&house.job).await.unwrap();
+    assert_eq!(listed.len(), PAGE * 2 + 1);
+    assert!(listed.is_sorted_by(|a, b| a.name < b.name));
+}
+
+#[test]
+fn names_tell_media_types() {
+    for (named, told) in [
+        ("a.txt", "text/plain"),
+        ("dir.html/x", "application/octet-stream"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.JSON", "application/json"),
+        ("report", "application/octet-stream"),
+    ] {
+        assert_eq!(content_type_of(&name(named)), told, "{named}");
+    }
+}

@@ -1,0 +1,71 @@
+//! Files and bytes as streams, read off the runtime's threads.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use danube_core::{BoxError, ByteRange};
+use futures_util::stream;
+
+use crate::ByteStream;
+
+/// Bytes per read: large enough that handing them to a thread and back does not count.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A stream that gives `bytes` and ends.
+#[must_use]
+pub fn bytes_stream(bytes: impl Into<Bytes>) -> ByteStream {
+    let bytes = bytes.into();
+    let chunk = (!bytes.is_empty()).then_some(Ok(bytes));
+    Box::pin(stream::iter(chunk))
+}
+
+/// A stream of a file's bytes from its beginning to where it ends when the end is reached, 256 KiB at
+/// a time. The reads happen on tokio's threads for blocking work; it must be polled on a runtime.
+#[must_use]
+pub fn file_stream(file: File) -> ByteStream {
+    read_stream(Arc::new(file), 0, None)
+}
+
+/// The range of a file; one that ends early is an error.
+pub(crate) fn range_stream(file: Arc<File>, range: ByteRange) -> ByteStream {
+    read_stream(file, range.start, Some(range.end))
+}
+
+fn read_stream(file: Arc<File>, start: u64, end: Option<u64>) -> ByteStream {
+    Box::pin(stream::try_unfold(start, move |at| {
+        let file = Arc::clone(&file);
+        async move {
+            let want = end.map_or(CHUNK_BYTES as u64, |end| end.saturating_sub(at));
+            if want == 0 {
+                return Ok(None);
+            }
+            let want = want.min(CHUNK_BYTES as u64) as usize;
+            let read = tokio::task::spawn_blocking(move || read_at(&file, at, want)).await;
+            let bytes = read.map_err(BoxError::from)??;
+            match (bytes.len() as u64, end) {
+                (0, Some(_)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                (0, None) => Ok(None),
+                (len, _) => Ok(Some((bytes, at + len))),
+            }
+        }
+    }))
+}
+
+/// Fills up to `want` bytes, fewer only at the end of the file.
+fn read_at(file: &File, at: u64, want: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; want];
+    let mut filled = 0;
+    while filled < want {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
