@@ -171,6 +171,13 @@ pub async fn a_sealed_log_never_changes(owners: Owners<'_>) {
     store.seal(&log, &LogState::default()).await.expect("sealed already");
     let append = store.append(&log, 5, Bytes::from_static(b"x")).await;
     assert!(matches!(append, Err(Error::Sealed { .. } | Error::NotOwned { .. })), "{append:?}");
+    assert!(matches!(store.open(&log).await, Err(Error::Sealed { .. })));
+    // Whoever sealed it still owns it, until it lets go.
+    assert!(matches!(other.delete(&log).await, Err(Error::Owned { .. })));
+    assert!(other.stat(&log).await.expect("there").owned);
+    store.release(&log);
+    store.release(&log);
+    assert!(!other.stat(&log).await.expect("there").owned);
     drop(store);
     for store in [&other, &owners()] {
         assert!(matches!(store.open(&log).await, Err(Error::Sealed { .. })));
@@ -186,10 +193,8 @@ pub async fn waiting_ends_with_growth_the_seal_and_the_owner(owners: Owners<'_>)
     for through_another in [false, true] {
         let store = owners();
         let reader = if through_another { owners() } else { store.clone() };
-        if store.open(&log).await.is_err() {
-            store.delete(&log).await.expect("deleted");
-            store.open(&log).await.expect("opened");
-        }
+        store.delete(&log).await.expect("deleted");
+        store.open(&log).await.expect("opened");
         let wait = |beyond| tokio::time::timeout(PATIENCE, reader.changed(&log, beyond));
         let (stat, _) = tokio::join!(wait(0), async {
             tokio::task::yield_now().await;
@@ -221,11 +226,30 @@ pub async fn deleting_is_idempotent_and_frees_the_id(owners: Owners<'_>) {
     store.open(&log).await.expect("opened");
     put(&store, &log, 0, &[b'x'; 1000]).await;
     store.seal(&log, &state(true)).await.expect("sealed");
+    store.release(&log);
     assert!(owners().delete(&log).await.expect("deleted") >= 1000);
     assert_eq!(store.delete(&log).await.expect("gone already"), 0);
     assert!(matches!(store.stat(&log).await, Err(Error::NotFound { .. })));
     let stat = store.open(&log).await.expect("the id is free");
     assert_eq!((stat.len, &*stat.state), (0, &LogState::default()));
+}
+
+/// A log that is released before it is sealed is abandoned, and whoever waits for it is told.
+pub async fn a_released_log_is_abandoned(owners: Owners<'_>) {
+    let (store, other, log) = (owners(), owners(), id("a"));
+    store.release(&log);
+    store.open(&log).await.expect("opened");
+    put(&store, &log, 0, b"[t] [s] [stdout] x\n").await;
+    other.release(&log);
+    assert_eq!(store.stat(&log).await.expect("there").phase, LogPhase::Open);
+    let (stat, ()) =
+        tokio::join!(tokio::time::timeout(PATIENCE, store.changed(&log, 1000)), async {
+            tokio::task::yield_now().await;
+            store.release(&log);
+        });
+    let stat = stat.expect("in time").expect("there");
+    assert_eq!((stat.phase, stat.owned), (LogPhase::Abandoned, false));
+    assert_eq!(other.open(&log).await.expect("taken over").len, 19);
 }
 
 /// A list is in the order of ids, in pages.
@@ -301,6 +325,7 @@ macro_rules! log_store_conformance {
             a_sealed_log_never_changes,
             waiting_ends_with_growth_the_seal_and_the_owner,
             deleting_is_idempotent_and_frees_the_id,
+            a_released_log_is_abandoned,
             a_list_is_ordered_and_paged,
             a_read_is_bounded,
             a_tail_begins_with_its_lines,

@@ -66,6 +66,8 @@ struct Tail {
     len: u64,
     state: Arc<LogState>,
     phase: LogPhase,
+    /// Until it is released; somebody may still be looking through a handle from before.
+    owned: bool,
 }
 
 impl FsLogs {
@@ -176,6 +178,20 @@ impl LogStore for FsLogs {
         self.blocking(log, move |inner, log| inner.save(log, &owned, state, LogPhase::Sealed)).await
     }
 
+    fn release(&self, log: &JobId) {
+        // The lock goes with the last user of the file.
+        let released = self.0.lock().remove(log);
+        if let Some(owned) = released {
+            let mut tail = owned.lock();
+            tail.owned = false;
+            if tail.phase == LogPhase::Open {
+                tail.phase = LogPhase::Abandoned;
+            }
+            drop(tail);
+            owned.growth.send_replace(());
+        }
+    }
+
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         self.blocking(log, Inner::delete).await
     }
@@ -197,7 +213,7 @@ impl Owned {
 
     fn stat(&self) -> LogStat {
         let tail = self.lock();
-        LogStat { len: tail.len, phase: tail.phase, state: tail.state.clone() }
+        LogStat { len: tail.len, phase: tail.phase, owned: tail.owned, state: tail.state.clone() }
     }
 
     fn append(&self, log: &JobId, at: u64, bytes: &[u8]) -> Result<u64, Error> {
@@ -249,8 +265,11 @@ impl Inner {
 
     fn open(&self, log: &JobId) -> Result<LogStat, Error> {
         let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().contains_key(log) {
-            return Err(Error::Owned { log: log.clone() });
+        let ours = self.lock().get(log).map(|owned| owned.stat().phase);
+        match ours {
+            Some(LogPhase::Sealed) => return Err(Error::Sealed { log: log.clone() }),
+            Some(_) => return Err(Error::Owned { log: log.clone() }),
+            None => {}
         }
         create_private_dir(&self.dir).map_err(|e| io_error(log, "make the directory of", e))?;
         for _ in 0..LOCK_TRIES {
@@ -275,7 +294,7 @@ impl Inner {
                 return Err(Error::Sealed { log: log.clone() });
             }
             let len = close_torn_line(&file).map_err(|e| io_error(log, "recover", e))?;
-            let tail = Tail { len, state: Arc::new(state), phase: LogPhase::Open };
+            let tail = Tail { len, state: Arc::new(state), phase: LogPhase::Open, owned: true };
             let new = Owned {
                 file,
                 writing: Mutex::default(),
@@ -360,20 +379,22 @@ impl Inner {
             || sidecar::read(&self.dir, log).map_err(|e| io_error(log, "read the state of", e));
         let (mut state, mut sealed) = read()?.unwrap_or_default();
         let file = self.open_file(log, false)?;
-        let mut phase = LogPhase::Sealed;
-        if !sealed {
-            phase = match flock(&file, FlockOperation::NonBlockingLockShared) {
-                Err(Errno::WOULDBLOCK) => LogPhase::Open,
-                Err(e) => return Err(io_error(log, "lock", e.into())),
-                Ok(()) => {
-                    // An owner seals first and unlocks then: only now is the state the last word.
-                    (state, sealed) = read()?.unwrap_or_default();
-                    if sealed { LogPhase::Sealed } else { LogPhase::Abandoned }
-                }
-            };
+        let owned = match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => true,
+            Err(e) => return Err(io_error(log, "lock", e.into())),
+            Ok(()) => false,
+        };
+        if !sealed && !owned {
+            // An owner seals first and unlocks then: only now is the state the last word.
+            (state, sealed) = read()?.unwrap_or_default();
         }
+        let phase = match (sealed, owned) {
+            (true, _) => LogPhase::Sealed,
+            (false, true) => LogPhase::Open,
+            (false, false) => LogPhase::Abandoned,
+        };
         let len = file.metadata().map_err(|e| io_error(log, "look at", e))?.len();
-        Ok(LogStat { len, phase, state: Arc::new(state) })
+        Ok(LogStat { len, phase, owned, state: Arc::new(state) })
     }
 
     fn save(
@@ -400,10 +421,6 @@ impl Inner {
             let mut tail = owned.lock();
             tail.state = Arc::new(state);
             tail.phase = phase;
-        }
-        if phase == LogPhase::Sealed {
-            // The lock goes with the last user of the file.
-            self.lock().remove(log);
         }
         owned.growth.send_replace(());
         Ok(())

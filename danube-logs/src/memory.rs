@@ -126,7 +126,8 @@ impl Log {
             (false, Some(_)) => LogPhase::Open,
             (false, None) => LogPhase::Abandoned,
         };
-        LogStat { len: self.bytes.len() as u64, phase, state: self.state.clone() }
+        let owned = self.owner.is_some();
+        LogStat { len: self.bytes.len() as u64, phase, owned, state: self.state.clone() }
     }
 }
 
@@ -200,13 +201,19 @@ impl LogStore for MemoryLogs {
         let sealed = self.owned(log, |found| {
             found.state = Arc::new(state.clone());
             found.sealed = true;
-            found.owner = None;
             Ok(())
         });
         match sealed {
             Err(Error::Sealed { .. }) => Ok(()),
             other => other,
         }
+    }
+
+    fn release(&self, log: &JobId) {
+        if let Some(found) = self.0.shared.lock().logs.get_mut(log) {
+            found.owner = found.owner.filter(|owner| *owner != self.0.id);
+        }
+        self.0.shared.changes.send_replace(());
     }
 
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {

@@ -18,9 +18,10 @@ pub const MAX_READ_BYTES: u64 = 1024 * 1024;
 ///
 /// Laws (each a test of [`conformance`](crate::conformance)):
 ///
-/// * **One owner.** `open` gives a log to this store until it is sealed or this store is gone. While
+/// * **One owner.** `open` gives a log to this store until it is released or this store is gone. While
 ///   an owner lives nobody else can open, append to, seal or delete it. When the owner is gone
 ///   and the log is not sealed it is [`Abandoned`](LogPhase::Abandoned), and `open` gives it to whoever asks first.
+///   A sealed log stays owned until then too: whoever signs it is known to be alive.
 /// * **Appended at an offset.** `append` continues the log exactly at its end, or changes nothing.
 ///   All of the bytes are there or none: after an error the log ends where it did.
 /// * **Acknowledged.** What an `append` that returned has stored, up to its last line feed, survives
@@ -83,12 +84,15 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// [`Error::NotOwned`], [`Error::Io`].
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error>;
 
-    /// Makes the log and its last state durable and ends it; gives up ownership.
+    /// Makes the log and its last state durable and ends it. It stays owned until it is released.
     ///
     /// # Errors
     ///
     /// [`Error::NotOwned`], [`Error::Io`]: then it is not sealed.
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error>;
+
+    /// Gives up ownership; what this store does not own it leaves alone. Never blocks.
+    fn release(&self, log: &JobId);
 
     /// Deletes a log that nobody alive owns, and returns the bytes that it freed.
     ///
@@ -132,6 +136,9 @@ impl<T: LogStore + ?Sized> LogStore for Arc<T> {
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         (**self).seal(log, state).await
     }
+    fn release(&self, log: &JobId) {
+        (**self).release(log);
+    }
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         (**self).delete(log).await
     }
@@ -151,6 +158,8 @@ pub struct LogStat {
     pub len: u64,
     /// Whether more will come.
     pub phase: LogPhase,
+    /// Whether somebody alive owns it.
+    pub owned: bool,
     /// Its state as of the last `sync` or `seal`.
     pub state: Arc<LogState>,
 }

@@ -11,8 +11,8 @@ use crate::{Error, LogPhase, LogStat, LogStore};
 /// Logs asked for at once.
 const PAGE: usize = 1000;
 
-/// Every log of a store as a [`Sweep`]: at rest since it was sealed. One that is open, or abandoned
-/// and not yet recovered, has no `finished_at` and is never deleted.
+/// Every log of a store as a [`Sweep`]: at rest since it was sealed. One that somebody alive owns, or
+/// that is abandoned and not yet recovered, has no `finished_at` and is never deleted.
 #[derive(Debug, Clone)]
 pub struct LogSweep(Arc<dyn LogStore>);
 
@@ -31,7 +31,8 @@ impl fmt::Display for LogSweep {
 }
 
 fn candidate(log: JobId, stat: &LogStat) -> Candidate {
-    let sealed_at = stat.state.sealed_at.filter(|_| stat.phase == LogPhase::Sealed);
+    let at_rest = stat.phase == LogPhase::Sealed && !stat.owned;
+    let sealed_at = stat.state.sealed_at.filter(|_| at_rest);
     Candidate {
         kind: CandidateKind::Log,
         id: log.to_string(),
@@ -77,7 +78,8 @@ impl Sweep for LogSweep {
             Err(error) => return Err(backend(format!("looking at log {log}"))(error)),
         };
         let now = candidate(log.clone(), &stat);
-        if now.version != planned.version || now.finished_at.is_none() {
+        // Whether one that was never sealed may go is for whoever planned it; one with an owner may not.
+        if now.version != planned.version || stat.owned {
             return Err(SweepError::Changed { id: planned.id.clone() });
         }
         let freed = self.0.delete(log).await.map_err(backend(format!("deleting log {log}")))?;

@@ -68,6 +68,9 @@ impl LogOptions {
 
 /// The writing end of one log. Several steps may write at once; their lines never mix.
 ///
+/// The writer owns the log: dropped without [`seal`](Self::seal), with its steps, it leaves the log to
+/// whoever recovers it.
+///
 /// The log keeps whole lines up to its limit; then one line says that it was truncated, and what
 /// comes after is counted and dropped, so that the command never waits for a log that is full.
 #[derive(Debug)]
@@ -75,8 +78,7 @@ pub struct LogWriter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    store: Arc<dyn LogStore>,
-    log: JobId,
+    owned: Arc<Ownership>,
     clock: Arc<dyn Clock>,
     options: LogOptions,
     tail: Mutex<Tail>,
@@ -91,8 +93,9 @@ struct Tail {
     notes_left: u32,
 }
 
-/// How a log ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a log ended. While this lives the log stays owned, so that others can tell that whoever sealed
+/// it is still at work; dropping it releases the log.
+#[derive(Debug)]
 pub struct SealedLog {
     /// Bytes stored.
     pub len: u64,
@@ -104,6 +107,20 @@ pub struct SealedLog {
     pub omitted_bytes: u64,
     /// Where each step's lines lie.
     pub steps: Vec<StepRange>,
+    _ownership: Arc<Ownership>,
+}
+
+/// Releases the log when nobody writes or holds it any more.
+#[derive(Debug)]
+struct Ownership {
+    store: Arc<dyn LogStore>,
+    log: JobId,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.store.release(&self.log);
+    }
 }
 
 impl LogWriter {
@@ -128,7 +145,8 @@ impl LogWriter {
         let state = LogState::clone(&stat.state);
         let truncated = AtomicBool::new(state.truncated);
         let tail = Mutex::new(Tail { len: stat.len, state, notes_left: NOTES_AFTER_TRUNCATION });
-        Ok(Self(Arc::new(Shared { store, log, clock, options, tail, truncated })))
+        let owned = Arc::new(Ownership { store, log });
+        Ok(Self(Arc::new(Shared { owned, clock, options, tail, truncated })))
     }
 
     /// Begins a step. Each stream has a filter of its own.
@@ -191,10 +209,11 @@ impl LogWriter {
     pub async fn seal(self) -> Result<SealedLog, Error> {
         let mut tail = self.0.tail.lock().await;
         tail.state.sealed_at = Some(self.0.clock.now());
-        self.0.store.seal(&self.0.log, &tail.state).await?;
+        self.0.owned.store.seal(&self.0.owned.log, &tail.state).await?;
         let LogState { truncated, omitted_lines, omitted_bytes, steps, sealed_at: _ } =
             tail.state.clone();
-        Ok(SealedLog { len: tail.len, truncated, omitted_lines, omitted_bytes, steps })
+        let _ownership = self.0.owned.clone();
+        Ok(SealedLog { len: tail.len, truncated, omitted_lines, omitted_bytes, steps, _ownership })
     }
 }
 
@@ -215,13 +234,13 @@ impl Shared {
     /// Appends whole lines, whatever the limit says.
     async fn put(&self, tail: &mut Tail, lines: Bytes) -> Result<ByteRange, Error> {
         let mut start = tail.len;
-        let mut end = self.store.append(&self.log, start, lines.clone()).await;
+        let mut end = self.owned.store.append(&self.owned.log, start, lines.clone()).await;
         if let Err(Error::OffsetConflict { actual, .. }) = end
             && actual > start
         {
             // A call that was dropped before it heard the answer has been carried out after all.
             start = actual;
-            end = self.store.append(&self.log, start, lines).await;
+            end = self.owned.store.append(&self.owned.log, start, lines).await;
         }
         tail.len = end?;
         Ok(ByteRange::new(start, tail.len))
@@ -271,7 +290,7 @@ impl Shared {
             let range = self.put(&mut tail, marker.into()).await?;
             tail.extend_step(number, range);
             // Followers are told, and a successor knows.
-            self.store.sync(&self.log, &tail.state).await?;
+            self.owned.store.sync(&self.owned.log, &tail.state).await?;
         }
         Ok(tail.len)
     }
@@ -458,7 +477,7 @@ impl StepWriter {
         }
         let range = *range;
         if self.shared.options.durability == Durability::StepEnd {
-            self.shared.store.sync(&self.shared.log, &tail.state).await?;
+            self.shared.owned.store.sync(&self.shared.owned.log, &tail.state).await?;
         }
         Ok(range)
     }

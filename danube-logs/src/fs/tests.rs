@@ -17,6 +17,7 @@ async fn sealed(store: &FsLogs, bytes: &'static [u8]) {
     store.append(&id(), 0, Bytes::from_static(bytes)).await.unwrap();
     let state = LogState { sealed_at: Some(Timestamp::UNIX_EPOCH), ..LogState::default() };
     store.seal(&id(), &state).await.unwrap();
+    store.release(&id());
 }
 
 #[tokio::test]

@@ -266,6 +266,9 @@ impl LogStore for Failing {
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         self.0.seal(log, state).await
     }
+    fn release(&self, log: &JobId) {
+        self.0.release(log);
+    }
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         self.0.delete(log).await
     }
