@@ -215,7 +215,8 @@ impl Output {
             stderr: Some(stderr),
             buffer: BytesMut::new(),
             position: Position::default(),
-            stderr_first: false,
+            // The first look is at stdout.
+            stderr_first: true,
         }
     }
 
