@@ -1,1 +1,26 @@
-//! Being written.
+#![doc = include_str!("../README.md")]
+
+mod duration;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod job_file;
+mod outcome;
+mod recover;
+mod retry;
+mod runner;
+mod spec;
+mod sweep;
+mod yaml;
+
+pub use duration::parse_duration;
+pub use error::Error;
+pub use job_file::JobFile;
+pub use outcome::Outcome;
+pub use recover::{recover, seal_abandoned};
+pub use runner::{JobRunner, Parts, Progress, RunnerOptions};
+pub use spec::{
+    JOB_ID_VARIABLE, JobSpec, MAX_NAME_CHARS, MAX_RETENTION_DAYS, STEP_VARIABLE, StepCommand,
+    StepSpec,
+};
+pub use sweep::JobSweep;

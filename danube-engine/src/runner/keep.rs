@@ -1,0 +1,235 @@
+//! What a job keeps: files copied, signed and proved, or none of it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use danube_artifacts::attest::{LogSubject, ProvenanceInput};
+use danube_artifacts::collect::{self, CollectLimits, Found, FoundFile, Patterns};
+use danube_artifacts::{ArtifactRecord, ByteStream, KeepOptions, file_stream};
+use danube_core::{ArtifactName, LostReason, Sha256Digest};
+use danube_logs::LogWriter;
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::verdict::Verdict;
+use super::{Progress, Run, Times};
+use crate::duration::spoken;
+use crate::error::told;
+
+/// How often progress is told.
+const PROGRESS_TICK: Duration = Duration::from_millis(100);
+
+/// How many files that are left out are named in the log, one line each; of more their number is told.
+const MAX_WARNINGS: usize = 20;
+
+/// What has been kept so far.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Every artifact that was begun, so that all of it can be deleted again.
+    begun: Vec<ArtifactName>,
+    /// Those that are stored.
+    pub(super) records: Vec<ArtifactRecord>,
+}
+
+/// Why not everything could be kept.
+enum Trouble {
+    Log(danube_logs::Error),
+    Artifact(ArtifactName, danube_artifacts::Error),
+    Other(danube_artifacts::Error),
+}
+
+impl From<danube_logs::Error> for Trouble {
+    fn from(error: danube_logs::Error) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl Run<'_> {
+    /// Copies the files that the globs name.
+    pub(super) async fn keep(
+        &self,
+        log: &LogWriter,
+        kept: &mut Kept,
+        progress: Progress<'_>,
+    ) -> Verdict {
+        let Some(patterns) = self.patterns.clone() else { return Verdict::success() };
+        match self.keep_all(patterns, log, kept, progress).await {
+            Ok(()) => Verdict::success(),
+            Err(Trouble::Log(error)) => {
+                let why = format!("the log could not be written: {}", told(&error));
+                Verdict::lost(LostReason::LogWrite, why)
+            }
+            Err(Trouble::Artifact(name, error)) => {
+                let why = format!("artifact {name} could not be kept: {}", told(&error));
+                Verdict::lost(LostReason::Collect, why)
+            }
+            Err(Trouble::Other(error)) => {
+                let why = format!("the artifacts could not be collected: {}", told(&error));
+                Verdict::lost(LostReason::Collect, why)
+            }
+        }
+    }
+
+    async fn keep_all(
+        &self,
+        patterns: Patterns,
+        log: &LogWriter,
+        kept: &mut Kept,
+        progress: Progress<'_>,
+    ) -> Result<(), Trouble> {
+        let (root, exclude) = (self.spec.work_dir.clone(), self.spec.exclude.clone());
+        let limits = CollectLimits::default()
+            .with_max_files(self.options.max_artifacts)
+            .with_max_file_bytes(self.options.max_artifact_bytes);
+        let found =
+            spawn_blocking(move || collect::find(&root, &patterns, &limits, &exclude)).await;
+        let mut found = found.map_err(|e| self.unreadable(e.into()))?.map_err(Trouble::Other)?;
+        let files = std::mem::take(&mut found.files);
+        // The name of a file is printed wherever the artifact is.
+        let is_clean = |file: &FoundFile| {
+            let name = file.name.as_str();
+            self.needles.redact_str(name) == name
+        };
+        let (clean, tainted): (Vec<_>, Vec<_>) = files.into_iter().partition(is_clean);
+        self.warn(log, &found, &tainted).await?;
+        for FoundFile { name, size_bytes } in clean {
+            // Copies of small files may never wait; a cancel is to be seen between them.
+            tokio::task::yield_now().await;
+            kept.begun.push(name.clone());
+            match self.copy(&name, size_bytes, progress).await {
+                Ok(record) => kept.records.push(record),
+                Err(error) => return Err(Trouble::Artifact(name, error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy(
+        &self,
+        name: &ArtifactName,
+        size_bytes: u64,
+        progress: Progress<'_>,
+    ) -> Result<ArtifactRecord, danube_artifacts::Error> {
+        let (root, path) = (self.spec.work_dir.clone(), name.clone());
+        let opened = spawn_blocking(move || collect::open_beneath(&root, &path)).await;
+        let file = opened.map_err(io::Error::from).flatten().map_err(|source| {
+            let path = self.spec.work_dir.join(name.as_str());
+            danube_artifacts::Error::File { operation: "open", path, source }
+        })?;
+        let copied = Arc::new(AtomicU64::new(0));
+        let body = counted(file_stream(file), copied.clone());
+        let options = KeepOptions::default().with_max_bytes(self.options.max_artifact_bytes);
+        let keeping = self.parts.artifacts.keep(&self.spec.id, name, body, options);
+        tokio::pin!(keeping);
+        let mut tick = interval(PROGRESS_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is due at once, and there is nothing to tell yet.
+        tick.tick().await;
+        let record = loop {
+            tokio::select! {
+                biased;
+                record = &mut keeping => break record?,
+                _ = tick.tick() => progress(name, copied.load(Ordering::Relaxed), size_bytes),
+            }
+        };
+        progress(name, record.size_bytes, record.size_bytes);
+        Ok(record)
+    }
+
+    /// Says in the log what was left out.
+    async fn warn(
+        &self,
+        log: &LogWriter,
+        found: &Found,
+        tainted: &[FoundFile],
+    ) -> Result<(), danube_logs::Error> {
+        let unmatched = found.unmatched.iter().map(|glob| format!("no file matches {glob:?}"));
+        let skipped = found
+            .skipped
+            .iter()
+            .map(|skipped| format!("not kept as an artifact: {} {}", skipped.path, skipped.reason));
+        let tainted = tainted
+            .iter()
+            .map(|file| format!("not kept as an artifact: {} has a secret in its name", file.name));
+        let mut warnings = unmatched.chain(tainted).chain(skipped);
+        for warning in warnings.by_ref().take(MAX_WARNINGS) {
+            log.note(&self.needles.redact_str(&warning)).await?;
+        }
+        let more = warnings.count() as u64 + found.more_skipped;
+        if more > 0 {
+            log.note(&format!("not kept as artifacts: {more} more")).await?;
+        }
+        Ok(())
+    }
+
+    /// Signs what was kept and writes the provenance of it and of the log.
+    pub(super) async fn prove(
+        &self,
+        log_bytes: u64,
+        log_digest: Option<Sha256Digest>,
+        kept: &mut Kept,
+        times: &Times,
+    ) -> Result<(), danube_artifacts::Error> {
+        let artifacts = &self.parts.artifacts;
+        for record in &mut kept.records {
+            *record = artifacts.sign(record).await?;
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let builder_id = self.options.builder_id.clone();
+        let id = self.spec.id.clone();
+        let input = ProvenanceInput::new(id, builder_id, version, self.parameters())
+            .with_times(times.started_at, times.finished_at);
+        let log = log_digest.map(|digest| LogSubject::new(&self.spec.id, log_bytes, digest));
+        artifacts.prove(&input, &kept.records, log.as_ref()).await
+    }
+
+    /// What was asked for, as everybody may read it.
+    fn parameters(&self) -> serde_json::Value {
+        let Self { spec, needles, .. } = self;
+        let steps: Vec<_> = spec
+            .steps
+            .iter()
+            .map(|step| {
+                let mut written = json!({
+                    "name": step.name.as_str(),
+                    "command": step.command.recorded(needles),
+                });
+                if let Some(timeout) = step.timeout {
+                    written["timeout"] = spoken(timeout).into();
+                }
+                written
+            })
+            .collect();
+        let globs: Vec<_> = spec.artifacts.iter().map(|glob| needles.redact_str(glob)).collect();
+        json!({ "name": needles.redact_str(&spec.name), "steps": steps, "artifacts": globs })
+    }
+
+    /// Deletes what was kept. What cannot be deleted is left to the sweep, which finds it.
+    pub(super) async fn discard(&self, kept: &mut Kept) {
+        kept.records.clear();
+        for name in std::mem::take(&mut kept.begun) {
+            if let Err(error) = self.parts.artifacts.delete(&self.spec.id, &name).await {
+                let (job, error) = (&self.spec.id, told(&error));
+                tracing::warn!(%job, %name, error, "an artifact could not be deleted");
+            }
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Trouble {
+        let path = self.spec.work_dir.clone();
+        Trouble::Other(danube_artifacts::Error::File { operation: "read", path, source })
+    }
+}
+
+/// The same stream, which counts what went through.
+fn counted(body: ByteStream, count: Arc<AtomicU64>) -> ByteStream {
+    Box::pin(body.inspect(move |chunk| {
+        if let Ok(bytes) = chunk {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+    }))
+}

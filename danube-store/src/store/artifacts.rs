@@ -1,0 +1,172 @@
+//! Records of artifacts as rows.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use danube_artifacts::{ArtifactIndex, ArtifactRecord, ArtifactState, Error};
+use danube_core::{ArtifactName, JobId};
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::Store;
+use super::jobs::{number, parsed, time};
+use crate::sql;
+
+#[async_trait]
+impl ArtifactIndex for Store {
+    async fn put(&self, record: &ArtifactRecord) -> Result<(), Error> {
+        record.validate()?;
+        let size_bytes = signed(record, "size in bytes", record.size_bytes)?;
+        let seconds = record.keep_for.map(|keep_for| keep_for.as_secs());
+        let keep_for = seconds.map(|s| signed(record, "time to be kept in seconds", s));
+        let keep_for = keep_for.transpose()?;
+        let tags = serde_json::to_string(&record.tags).map_err(|source| Error::Backend {
+            backend: self.to_string(),
+            operation: format!("put {}/{}", record.job, record.name),
+            class: danube_core::ErrorClass::Internal,
+            source: source.into(),
+        })?;
+        let record = record.clone();
+        let operation = format!("put {}/{}", record.job, record.name);
+        self.write("record an artifact", move |transaction| {
+            transaction.prepare_cached(sql::PUT_ARTIFACT)?.execute(params![
+                record.job.as_str(),
+                record.name.as_str(),
+                size_bytes,
+                record.digest.to_string(),
+                record.content_type,
+                record.state.as_str(),
+                record.created_at.as_millisecond(),
+                keep_for,
+                record.keep_forever,
+                tags,
+            ])?;
+            Ok(())
+        })
+        .await
+        .map_err(|error| self.artifact_error(operation, error))
+    }
+
+    async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
+        let (of, named) = (job.clone(), name.clone());
+        let found = self.read("read the record of an artifact", move |transaction| {
+            let mut get = transaction.prepare_cached(sql::GET_ARTIFACT)?;
+            Ok(get.query_row([of.as_str(), named.as_str()], record_from_row).optional()?)
+        });
+        let found = found.await.map_err(|e| self.artifact_error(format!("get {job}/{name}"), e))?;
+        found.ok_or_else(|| Error::NoRecord { job: job.clone(), name: name.clone() })
+    }
+
+    async fn list(
+        &self,
+        job: &JobId,
+        after: Option<&ArtifactName>,
+        limit: usize,
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        let (of, after) = (job.to_string(), after.map(ToString::to_string).unwrap_or_default());
+        let operation = format!("list the artifacts of {job}");
+        self.page(sql::LIST_ARTIFACTS, of, after, limit)
+            .await
+            .map_err(|error| self.artifact_error(operation, error))
+    }
+
+    async fn all(
+        &self,
+        after: Option<(&JobId, &ArtifactName)>,
+        limit: usize,
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        // No id and no name is empty.
+        let (job, name) =
+            after.map(|(job, name)| (job.to_string(), name.to_string())).unwrap_or_default();
+        self.page(sql::ALL_ARTIFACTS, job, name, limit)
+            .await
+            .map_err(|error| self.artifact_error("list the artifacts".to_owned(), error))
+    }
+
+    async fn set_state(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        state: ArtifactState,
+    ) -> Result<(), Error> {
+        let (of, named) = (job.clone(), name.clone());
+        let changed = self.write("change the state of an artifact", move |transaction| {
+            let mut set = transaction.prepare_cached(sql::SET_ARTIFACT_STATE)?;
+            Ok(set.execute([of.as_str(), named.as_str(), state.as_str()])?)
+        });
+        match changed.await {
+            Ok(0) => Err(Error::NoRecord { job: job.clone(), name: name.clone() }),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(self.artifact_error(format!("change the state of {job}/{name}"), error))
+            }
+        }
+    }
+
+    async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
+        let (of, named) = (job.clone(), name.clone());
+        self.write("remove the record of an artifact", move |transaction| {
+            let mut remove = transaction.prepare_cached(sql::REMOVE_ARTIFACT)?;
+            remove.execute([of.as_str(), named.as_str()])?;
+            Ok(())
+        })
+        .await
+        .map_err(|error| self.artifact_error(format!("remove {job}/{name}"), error))
+    }
+}
+
+impl Store {
+    async fn page(
+        &self,
+        text: &'static str,
+        job: String,
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<ArtifactRecord>, crate::Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read("list artifacts", move |transaction| {
+            let mut page = transaction.prepare_cached(text)?;
+            let rows = page.query_map(params![job, after, limit], record_from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    fn artifact_error(&self, operation: String, error: crate::Error) -> Error {
+        Error::Backend {
+            backend: self.to_string(),
+            operation,
+            class: error.class(),
+            source: error.into(),
+        }
+    }
+}
+
+fn signed(record: &ArtifactRecord, what: &'static str, number: u64) -> Result<i64, Error> {
+    i64::try_from(number).map_err(|_| Error::Invalid {
+        what: "artifact",
+        value: record.name.to_string(),
+        rule: format!("has a {what} of {number}, and the most is {}", i64::MAX),
+    })
+}
+
+fn record_from_row(row: &Row<'_>) -> rusqlite::Result<ArtifactRecord> {
+    let keep_for: Option<i64> = row.get(7)?;
+    let tags = serde_json::from_str(row.get_ref(9)?.as_str()?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(9, Type::Text, e.into()))?;
+    Ok(ArtifactRecord {
+        job: parsed(row, 0)?,
+        name: parsed(row, 1)?,
+        size_bytes: number(row, 2)?,
+        digest: parsed(row, 3)?,
+        content_type: row.get(4)?,
+        state: parsed(row, 5)?,
+        created_at: time(row, 6)?,
+        keep_for: match keep_for {
+            Some(_) => Some(Duration::from_secs(number(row, 7)?)),
+            None => None,
+        },
+        keep_forever: row.get(8)?,
+        tags,
+    })
+}
