@@ -1,0 +1,133 @@
+//! One data directory, opened: the real parts behind the traits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use danube_artifacts::{
+    ArtifactSweep, Artifacts, BlobStore, FsBlobs, Opened, PublicKeys, Signer, SigningKeys,
+};
+use danube_core::files::create_private_dir;
+use danube_core::{CandidateKind, Clock, ErrorClass, JobId, Sweep, SystemClock};
+use danube_engine::{JobSweep, Parts};
+use danube_exec::Executor;
+use danube_logs::{FsLogs, LogStore, LogSweep};
+use danube_reaper::{Reaper, Retention};
+use danube_store::{JobStore, JobStoreExt, Store, StoreOptions};
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::terminal::{self, Sink};
+
+/// What every command works on.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) logs: Arc<dyn LogStore>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+}
+
+impl App {
+    /// Creates the data directory where there is none, opens what is in it, and ends the jobs whose
+    /// owner died.
+    pub(crate) async fn open(config: Config) -> Result<Self, Failure> {
+        Self::create_dirs(&config)?;
+        let dir = config.data_dir.clone();
+        let store = Store::open(&dir.join("danube.db"), StoreOptions::default()).await?;
+        let app = Self {
+            clock: Arc::new(SystemClock),
+            store: Arc::new(store),
+            logs: Arc::new(FsLogs::new(dir.join("logs"))),
+            blobs: Arc::new(FsBlobs::new(dir.join("artifacts"))),
+            config,
+        };
+        app.recover().await?;
+        Ok(app)
+    }
+
+    /// Creates the directories, each of them private.
+    pub(crate) fn create_dirs(config: &Config) -> Result<(), Failure> {
+        for below in ["", "logs", "artifacts", "keys"] {
+            let path = config.data_dir.join(below);
+            create_private_dir(&path).map_err(|e| {
+                let hint = match ErrorClass::of_io(&e) {
+                    ErrorClass::Denied => "; name one that you may write to with --data-dir",
+                    _ => "",
+                };
+                let message = format!("cannot use the data directory {}: {e}{hint}", path.display());
+                Failure::new(ErrorClass::of_io(&e), message)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The reaper over logs and artifacts, with what the jobs say about them.
+    pub(crate) fn reaper(&self) -> Reaper {
+        let retention = Retention::default()
+            .with_logs(self.config.keep_logs)
+            .with_artifacts(self.config.keep_artifacts);
+        let with_jobs = |sweep: Arc<dyn Sweep>| -> Arc<dyn Sweep> {
+            Arc::new(JobSweep::new(sweep, self.store.clone(), self.clock.clone()))
+        };
+        let logs = with_jobs(Arc::new(LogSweep::new(self.logs.clone())));
+        let artifacts =
+            with_jobs(Arc::new(ArtifactSweep::new(self.blobs.clone(), self.store.clone())));
+        Reaper::new(self.clock.clone(), retention)
+            .with_sweep(CandidateKind::Log, logs)
+            .with_sweep(CandidateKind::Artifact, artifacts)
+    }
+
+    /// Ends the jobs whose owner died, and says so.
+    pub(crate) async fn recover(&self) -> Result<(), Failure> {
+        let jobs: Arc<dyn JobStore> = self.store.clone();
+        for job in danube_engine::recover(&jobs, &self.logs, &self.clock).await? {
+            Sink::Stderr.line(&format!(
+                "danube: job {} ({}) is lost: the process that ran it died",
+                job.id,
+                terminal::safe(&job.name)
+            ));
+        }
+        Ok(())
+    }
+
+    /// The job that somebody typed: its id, the beginning or end of it, or `latest`.
+    pub(crate) async fn job(&self, typed: &str) -> Result<JobId, Failure> {
+        Ok(self.store.resolve(typed).await?)
+    }
+
+    pub(crate) fn keys_dir(&self) -> PathBuf {
+        self.config.data_dir.join("keys")
+    }
+
+    /// Opens the signing key, and makes one where there is none.
+    pub(crate) async fn artifacts(&self) -> Result<Artifacts, Failure> {
+        let keys_dir = self.keys_dir();
+        let opened = tokio::task::spawn_blocking(move || SigningKeys::open_or_create(&keys_dir)).await;
+        let (key, opened) = opened.expect("opening a key does not panic")?;
+        if opened == Opened::Created {
+            Sink::Stderr.line(&format!(
+                "danube: made a signing key; give its public part to whoever verifies: {}",
+                self.keys_dir().join("signing.key.pub").display()
+            ));
+        }
+        let signer: Arc<dyn Signer> = Arc::new(key);
+        Ok(Artifacts::new(self.blobs.clone(), self.store.clone(), signer, self.clock.clone()))
+    }
+
+    /// What a job is run with.
+    pub(crate) async fn parts(&self, executor: Arc<dyn Executor>) -> Result<Parts, Failure> {
+        Ok(Parts {
+            executor,
+            logs: self.logs.clone(),
+            artifacts: self.artifacts().await?,
+            jobs: self.store.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+}
+
+/// The public keys that a data directory trusts; opens nothing else in it.
+pub(crate) fn trusted_keys(config: &Config) -> Result<PublicKeys, Failure> {
+    Ok(PublicKeys::from_keys_dir(&config.data_dir.join("keys"))?)
+}

@@ -1,0 +1,133 @@
+//! `danube artifacts`: the list, and one of them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use danube_artifacts::{ArtifactIndex, ArtifactRecord, ArtifactState, BlobKey, BlobStore};
+use danube_core::files::{Existing, TemporaryFile};
+use danube_core::{ArtifactName, ErrorClass, JobId};
+use futures_util::TryStreamExt;
+
+use crate::app::App;
+use crate::cli::{ArtifactsCommand, Output};
+use crate::failure::Failure;
+use crate::jobs::print_json;
+use crate::summary::CopyBar;
+use crate::terminal::{self, Sink};
+use crate::view;
+use crate::{Environment, wire};
+
+/// Artifacts asked for at once.
+const PAGE: usize = 1000;
+
+pub(crate) async fn artifacts(
+    app: &App,
+    command: ArtifactsCommand,
+    environment: &Environment,
+) -> Result<u8, Failure> {
+    match command {
+        ArtifactsCommand::List { job, output } => {
+            let id = app.job(&job).await?;
+            list(app, &id, output).await
+        }
+        ArtifactsCommand::Get { job, name, to } => {
+            let id = app.job(&job).await?;
+            let name: ArtifactName = name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
+            get(app, &id, &name, to, environment).await
+        }
+    }
+}
+
+/// Every active artifact of a job, in the order of names.
+pub(crate) async fn active(app: &App, job: &JobId) -> Result<Vec<ArtifactRecord>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map(|record: &ArtifactRecord| record.name.clone());
+        let page = app.store.list(job, after.as_ref(), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        all.extend(page);
+        if is_last {
+            all.retain(|record| record.state == ArtifactState::Active);
+            return Ok(all);
+        }
+    }
+}
+
+async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
+    let records = active(app, job).await?;
+    match output {
+        Output::Json => print_json(&wire::Artifacts::from_records(records)),
+        Output::Text if records.is_empty() => {
+            Sink::Stderr.line(&format!("danube: job {job} kept no artifacts"));
+        }
+        Output::Text => {
+            let row = |r: &ArtifactRecord| {
+                vec![terminal::safe(r.name.as_str()), terminal::size(r.size_bytes), r.digest.to_string()]
+            };
+            let rows: Vec<_> = records.iter().map(row).collect();
+            let _ = Sink::Stdout.write(terminal::table(&["NAME", "SIZE", "SHA-256"], &rows).as_bytes());
+        }
+    }
+    Ok(0)
+}
+
+async fn get(
+    app: &App,
+    job: &JobId,
+    name: &ArtifactName,
+    to: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<u8, Failure> {
+    let record = app.store.get(job, name).await?;
+    if record.state != ArtifactState::Active {
+        return Err(Failure::new(ErrorClass::NotFound, format!("job {job} has no artifact {name:?}")));
+    }
+    let blob = app.blobs.get(&BlobKey::artifact(job, name), None).await?;
+    let mut body = blob.body;
+    let broken = |e: danube_core::BoxError| Failure::of(ErrorClass::Internal, e.as_ref());
+    if to.as_deref() == Some(Path::new("-")) {
+        while let Some(bytes) = body.try_next().await.map_err(broken)? {
+            if !view::write(Sink::Stdout, bytes.to_vec()).await? {
+                break;
+            }
+        }
+        return Ok(0);
+    }
+    let path = to.unwrap_or_else(|| name.file_name().into());
+    let failed = |e: &io::Error| {
+        let why = match e.kind() {
+            io::ErrorKind::AlreadyExists => "it exists already and is left as it is; name another with --to".to_owned(),
+            _ => e.to_string(),
+        };
+        Failure::new(ErrorClass::of_io(e), format!("cannot write {}: {why}", path.display()))
+    };
+    if fs::symlink_metadata(&path).is_ok() {
+        return Err(failed(&io::ErrorKind::AlreadyExists.into()));
+    }
+    let mut bar = CopyBar::new(environment.colour(Sink::Stderr));
+    let mut file = TemporaryFile::create_beside(&path, 0o644).map_err(|e| failed(&e))?;
+    let mut copied = 0;
+    while let Some(bytes) = body.try_next().await.map_err(broken)? {
+        copied += bytes.len() as u64;
+        let written = tokio::task::spawn_blocking(move || {
+            let result = file.file().write_all(&bytes);
+            (file, result)
+        });
+        let (back, result) = written.await.expect("writing a file does not panic");
+        file = back;
+        result.map_err(|e| failed(&e))?;
+        bar.at(name.as_str(), copied, record.size_bytes);
+    }
+    bar.done();
+    let target = path.clone();
+    let committed = tokio::task::spawn_blocking(move || file.commit(&target, Existing::Refuse));
+    committed.await.expect("writing a file does not panic").map_err(|e| failed(&e))?;
+    Sink::Stderr.line(&format!(
+        "danube: {} ({}) is written to {}",
+        terminal::safe(name.as_str()),
+        terminal::size(copied),
+        path.display()
+    ));
+    Ok(0)
+}

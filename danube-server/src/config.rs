@@ -1,0 +1,294 @@
+//! Settings: from the command line, the environment and one TOML file, in this order.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use danube_core::ErrorClass;
+use danube_core::files::create_private_dir;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// The longest configuration file that is read.
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What `danube init-config` writes: every setting at its default.
+pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setting stands here at its default, commented out.
+
+# Where everything is kept; --data-dir and DANUBE_DATA_DIR win over it.
+#data_dir = "/var/lib/danube"
+
+[logs]
+# Bytes kept of one job's log; what comes after is dropped and counted, and the job goes on.
+#max_bytes = 52428800
+
+[artifacts]
+# Bytes of the largest file that is kept.
+#max_file_bytes = 5000000000
+
+[retention]
+# Days that logs and artifacts are kept after their job ended; a job's retention_days wins.
+#logs_days = 30
+#artifacts_days = 30
+
+[run]
+# Seconds between SIGTERM and SIGKILL when a job is ended.
+#grace_seconds = 10
+
+[serve]
+# The port on 127.0.0.1.
+#port = 8080
+"#;
+
+/// The file, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    logs: Logs,
+    artifacts: Artifacts,
+    retention: RetentionDays,
+    run: Run,
+    serve: Serve,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Logs {
+    max_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Artifacts {
+    max_file_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionDays {
+    logs_days: u32,
+    artifacts_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Run {
+    grace_seconds: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Serve {
+    port: u16,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { max_bytes: 50 * 1024 * 1024 }
+    }
+}
+
+impl Default for Artifacts {
+    fn default() -> Self {
+        Self { max_file_bytes: 5_000_000_000 }
+    }
+}
+
+impl Default for RetentionDays {
+    fn default() -> Self {
+        Self { logs_days: 30, artifacts_days: 30 }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { grace_seconds: 10 }
+    }
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self { port: 8080 }
+    }
+}
+
+/// Every setting, decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) max_log_bytes: u64,
+    pub(crate) max_artifact_bytes: u64,
+    pub(crate) keep_logs: Duration,
+    pub(crate) keep_artifacts: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) listen: SocketAddr,
+}
+
+impl Config {
+    /// Decides every setting. A file that was named must exist; the default one need not.
+    pub(crate) fn load(
+        data_dir: Option<PathBuf>,
+        config: Option<PathBuf>,
+        home: &Home,
+    ) -> Result<Self, Failure> {
+        let file = match config {
+            Some(path) => read(&path)?,
+            None => match home.config_file() {
+                Some(path) if path.exists() => read(&path)?,
+                _ => File::default(),
+            },
+        };
+        let data_dir = data_dir
+            .or(file.data_dir)
+            .or_else(|| home.data_dir())
+            .ok_or_else(|| Failure::invalid("there is no home directory: name one with --data-dir"))?;
+        // Steps run elsewhere, and what is printed should be found from anywhere.
+        let data_dir = std::path::absolute(&data_dir)
+            .map_err(|e| Failure::invalid(format!("{}: {e}", data_dir.display())))?;
+        Ok(Self {
+            data_dir,
+            max_log_bytes: file.logs.max_bytes,
+            max_artifact_bytes: file.artifacts.max_file_bytes,
+            keep_logs: DAY * file.retention.logs_days,
+            keep_artifacts: DAY * file.retention.artifacts_days,
+            grace: Duration::from_secs(file.run.grace_seconds.into()),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, file.serve.port)),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, Failure> {
+    let wrong = |why: String| Failure::invalid(format!("configuration {}: {why}", path.display()));
+    let length = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    if length > MAX_CONFIG_BYTES {
+        return Err(wrong(format!("longer than {MAX_CONFIG_BYTES} bytes")));
+    }
+    let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let file: File = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    for (name, value) in [
+        ("logs.max_bytes", file.logs.max_bytes),
+        ("artifacts.max_file_bytes", file.artifacts.max_file_bytes),
+        ("retention.logs_days", file.retention.logs_days.into()),
+        ("retention.artifacts_days", file.retention.artifacts_days.into()),
+    ] {
+        if value == 0 {
+            return Err(wrong(format!("{name} must be at least 1")));
+        }
+    }
+    Ok(file)
+}
+
+/// Writes [`DEFAULT_CONFIG`] to a file that does not exist yet.
+pub(crate) fn init(path: Option<PathBuf>, home: &Home) -> Result<PathBuf, Failure> {
+    let path = path
+        .or_else(|| home.config_file())
+        .ok_or_else(|| Failure::invalid("there is no home directory: name the file to write"))?;
+    let failed = |e: io::Error| {
+        let why = match e.kind() {
+            io::ErrorKind::AlreadyExists => "it exists already and is left as it is".to_owned(),
+            _ => e.to_string(),
+        };
+        Failure::new(ErrorClass::of_io(&e), format!("cannot write {}: {why}", path.display()))
+    };
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        create_private_dir(parent).map_err(failed)?;
+    }
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+    file.and_then(|mut file| {
+        file.write_all(DEFAULT_CONFIG.as_bytes())?;
+        file.sync_all()
+    })
+    .map_err(failed)?;
+    Ok(path)
+}
+
+/// Where this user's files are, as the environment tells.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Home {
+    pub(crate) is_root: bool,
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) xdg_data_home: Option<PathBuf>,
+    pub(crate) xdg_config_home: Option<PathBuf>,
+}
+
+impl Home {
+    fn data_dir(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some("/var/lib/danube".into());
+        }
+        let below_home = || self.home.as_ref().map(|home| home.join(".local/share"));
+        Some(self.xdg_data_home.clone().or_else(below_home)?.join("danube"))
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some("/etc/danube/danube.toml".into());
+        }
+        let below_home = || self.home.as_ref().map(|home| home.join(".config"));
+        Some(self.xdg_config_home.clone().or_else(below_home)?.join("danube/danube.toml"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("danube.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(Some("/data".into()), Some(path), &Home::default())
+    }
+
+    #[test]
+    fn the_written_file_is_the_defaults_with_and_without_its_comment_signs() {
+        let commented = load(DEFAULT_CONFIG).unwrap();
+        let uncommented: String = DEFAULT_CONFIG
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if setting.contains(" = ") && !setting.starts_with(' ') => setting,
+                _ => line,
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_ne!(uncommented, DEFAULT_CONFIG);
+        let set = load(&uncommented).unwrap();
+        assert_eq!(format!("{commented:?}"), format!("{set:?}"));
+        assert_eq!(set.max_log_bytes, 52_428_800);
+        assert_eq!(set.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_typo_a_zero_and_a_missing_file_are_refused_by_name() {
+        for (text, named) in [
+            ("[logs]\nmax_byte = 1", "max_byte"),
+            ("[retention]\nlogs_days = 0", "retention.logs_days"),
+            ("[retention]\nlogs_days = \"30 d\"", "logs_days"),
+            ("[retention]\nlogs_days = -1", "logs_days"),
+            ("[logs", "danube.toml"),
+        ] {
+            let failure = load(text).unwrap_err();
+            assert_eq!(failure.class(), ErrorClass::Invalid);
+            assert!(failure.to_string().contains(named), "{failure}");
+        }
+        let missing = Config::load(None, Some("/no/such.toml".into()), &Home::default());
+        assert!(missing.unwrap_err().to_string().contains("/no/such.toml"));
+    }
+
+    #[test]
+    fn an_existing_configuration_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/danube.toml");
+        assert_eq!(init(Some(path.clone()), &Home::default()).unwrap(), path);
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(init(Some(path.clone()), &Home::default()).unwrap_err().class(), ErrorClass::Conflict);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+}

@@ -1,0 +1,194 @@
+//! Artifacts: the list, one of them, its signature, and the provenance of the job.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::http::Method;
+use axum::http::header::{HeaderMap, HeaderValue};
+use axum::http::request::Parts;
+use axum::response::Response;
+use danube_artifacts::{ArtifactRecord, ArtifactState, BlobKey, Error};
+use danube_core::{ArtifactName, ErrorClass};
+use danube_store::JobRecord;
+use serde::Deserialize;
+
+use super::Api;
+use super::content::Content;
+use super::disposition::attachment;
+use super::job::{Job, Params, path_parameter};
+use super::problem::{Problem, Subject};
+use crate::wire;
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// `GET …/artifacts`: those that can be read, by name.
+pub(super) async fn list(
+    State(api): State<Api>,
+    Job(job): Job,
+) -> Result<Json<wire::Artifacts>, Problem> {
+    let listed = api.state.artifacts.list(&job.id).await;
+    let mut records = listed.map_err(|e| Problem::of(Subject::Artifacts, e.class(), &e))?;
+    records.retain(|record| record.state == ArtifactState::Active);
+    Ok(Json(wire::Artifacts::from_records(records)))
+}
+
+/// The artifact that the path's `{*name}` means.
+pub(super) struct Name(ArtifactName);
+
+impl FromRequestParts<Api> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let name = path_parameter(parts, "name").await?;
+        name.parse().map(Self).map_err(|e| Problem::of(Subject::Artifact, ErrorClass::Invalid, &e))
+    }
+}
+
+/// What is wanted of an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    Signature,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DownloadParams {
+    part: Option<Wanted>,
+}
+
+/// `GET …/artifacts/{name}`: the file, or with `?part=signature` its signature. `{name}.sig` gives
+/// the signature too, where no artifact has that name.
+pub(super) async fn download(
+    State(api): State<Api>,
+    Job(job): Job,
+    Name(name): Name,
+    Params(params): Params<DownloadParams>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (record, wanted) = locate(&api, &job, &name, params.part).await?;
+    let (key, content) = match wanted {
+        Some(Wanted::Signature) => (BlobKey::signature(&job.id, &record.name), None),
+        None => (BlobKey::artifact(&job.id, &record.name), Some(content_of(&record))),
+    };
+    let subject = if wanted.is_some() { Subject::Signature } else { Subject::Artifact };
+    send(&api, subject, &key, content, &method, &headers).await
+}
+
+/// The record of an artifact that can be read, and which part of it is meant.
+async fn locate(
+    api: &Api,
+    job: &JobRecord,
+    name: &ArtifactName,
+    wanted: Option<Wanted>,
+) -> Result<(ArtifactRecord, Option<Wanted>), Problem> {
+    match active(api, job, name).await {
+        Err(Error::NoRecord { .. }) if wanted.is_none() => {
+            let signed = name.as_str().strip_suffix(".sig").and_then(|name| name.parse().ok());
+            let Some(signed) = signed else { return Err(missing(job, name)) };
+            match active(api, job, &signed).await {
+                Ok(record) => Ok((record, Some(Wanted::Signature))),
+                Err(Error::NoRecord { .. }) => Err(missing(job, name)),
+                Err(e) => Err(of_artifact(&e)),
+            }
+        }
+        Err(Error::NoRecord { .. }) => Err(missing(job, name)),
+        found => found.map(|record| (record, wanted)).map_err(|e| of_artifact(&e)),
+    }
+}
+
+async fn active(api: &Api, job: &JobRecord, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
+    let record = api.state.artifacts.get(&job.id, name).await?;
+    match record.state {
+        ArtifactState::Active => Ok(record),
+        state => Err(Error::NotActive { job: record.job, name: record.name, state }),
+    }
+}
+
+fn of_artifact(error: &Error) -> Problem {
+    Problem::of(Subject::Artifact, error.class(), error)
+}
+
+/// There is no such artifact, or there may have been one.
+fn missing(job: &JobRecord, name: &ArtifactName) -> Problem {
+    let id = &job.id;
+    match job.artifacts_deleted_at {
+        None => {
+            let detail = format!("job {id} has no artifact {name:?}");
+            Problem::new(Subject::Artifact, ErrorClass::NotFound, detail)
+        }
+        Some(at) => {
+            let detail =
+                format!("job {id} has no artifact {name:?}: its retention was over on {at}");
+            Problem::new(Subject::Artifacts, ErrorClass::Gone, detail)
+        }
+    }
+}
+
+fn content_of(record: &ArtifactRecord) -> Content {
+    Content {
+        len: record.size_bytes,
+        media_type: HeaderValue::try_from(&record.content_type).unwrap_or(OCTETS),
+        disposition: attachment(record.name.as_str()),
+        // Computed from the bytes when they arrived: what has this tag has these bytes.
+        etag: HeaderValue::try_from(format!("\"sha256-{}\"", record.digest)).ok(),
+    }
+}
+
+/// `GET …/provenance`: the in-toto statement.
+pub(super) async fn provenance(
+    State(api): State<Api>,
+    Job(job): Job,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    send(&api, Subject::Provenance, &BlobKey::provenance(&job.id), None, &method, &headers).await
+}
+
+/// `GET …/provenance.dsse`: the same in its signed envelope.
+pub(super) async fn envelope(
+    State(api): State<Api>,
+    Job(job): Job,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    send(&api, Subject::Provenance, &BlobKey::envelope(&job.id), None, &method, &headers).await
+}
+
+/// Sends a blob, or the range of it that was asked for. `known` is what its record says; a blob
+/// without a record says for itself what it is.
+async fn send(
+    api: &Api,
+    subject: Subject,
+    key: &BlobKey,
+    known: Option<Content>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let failed = |e: Error| Problem::of(subject, e.class(), &e);
+    let blobs = api.state.artifacts.blobs();
+    let len = blobs.stat(key).await.map_err(failed)?.size_bytes;
+    let content = known.unwrap_or_else(|| metadata(key, subject, len));
+    if content.len != len {
+        tracing::error!(%key, recorded = content.len, stored = len, "a stored file has changed");
+        let detail = "the stored file is not what was recorded; danube verify-artifact says more";
+        return Err(Problem::new(subject, ErrorClass::Internal, detail));
+    }
+    let asked = content.asked(method, headers)?;
+    let range = asked.bytes();
+    if range.is_empty() {
+        return Ok(asked.with_body(Body::empty()));
+    }
+    let blob = blobs.get(key, Some(range)).await.map_err(failed)?;
+    Ok(asked.with_body(Body::from_stream(blob.body)))
+}
+
+/// What Danube itself adds to a job's files.
+fn metadata(key: &BlobKey, subject: Subject, len: u64) -> Content {
+    let media_type = match subject {
+        Subject::Provenance => HeaderValue::from_static("application/json"),
+        _ => OCTETS,
+    };
+    Content { len, media_type, disposition: attachment(&key.path()), etag: None }
+}

@@ -1,0 +1,64 @@
+//! `danube serve`: the HTTP side on 127.0.0.1.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::cli::ServeArgs;
+use crate::failure::Failure;
+use crate::http;
+use crate::terminal::Sink;
+
+/// How long open requests are given to end when the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How often jobs whose owner died are looked for.
+const RECOVER: Duration = Duration::from_secs(5);
+
+pub(crate) async fn serve(app: App, args: &ServeArgs) -> Result<u8, Failure> {
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|e| Failure::of(danube_core::ErrorClass::Internal, &e))?;
+    let mut address = app.config.listen;
+    if let Some(port) = args.port {
+        address.set_port(port);
+    }
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| Failure::io(format!("cannot listen on {address}"), &e))?;
+    let address = listener.local_addr().map_err(|e| Failure::io("cannot listen", &e))?;
+    let state = http::HttpState {
+        jobs: app.store.clone(),
+        logs: app.logs.clone(),
+        artifacts: app.artifacts().await?,
+        metrics,
+    };
+    let shutdown = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::io("cannot handle signals", &e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::io("cannot handle signals", &e))?;
+    Sink::Stdout.line(&format!("danube: serving on http://{address}"));
+    let serving = http::serve(listener, http::router(state), shutdown.clone(), DRAIN);
+    tokio::pin!(serving);
+    let mut recover = tokio::time::interval(RECOVER);
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                return match ended {
+                    Ok(()) => Ok(0),
+                    Err(e) => Err(Failure::io("serving ended", &e)),
+                };
+            }
+            _ = interrupt.recv() => shutdown.cancel(),
+            _ = terminate.recv() => shutdown.cancel(),
+            _ = recover.tick() => {
+                if let Err(failure) = app.recover().await {
+                    Sink::Stderr.line(&format!("danube: {failure}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What is printed where: colour, safety, and a closed pipe that ends quietly.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// One of the two places that output goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sink {
+    Stdout,
+    Stderr,
+}
+
+impl Sink {
+    pub(crate) fn is_terminal(self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// Writes all of it. Blocks: a terminal may be stopped.
+    pub(crate) fn write(self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes)?;
+                out.flush()
+            }
+            Self::Stderr => io::stderr().lock().write_all(bytes),
+        }
+    }
+
+    /// Prints a line for a person or a program. That nobody reads it is no error.
+    pub(crate) fn line(self, text: &str) {
+        let _ = self.write(format!("{text}\n").as_bytes());
+    }
+}
+
+/// Whether to use colour on a sink: it is a terminal, and nobody asked for none
+/// (<https://no-color.org>).
+pub(crate) fn colour(sink: Sink, no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    let unwanted = no_color.is_some_and(|value| !value.is_empty());
+    let dumb = term.is_some_and(|term| term == "dumb");
+    sink.is_terminal() && !unwanted && !dumb
+}
+
+/// A duration for people: `0.3 s`, `12.4 s`, `3 m 05 s`, `2 h 07 m`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let tenths = duration.as_millis() / 100;
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{}.{} s", tenths / 10, tenths % 10),
+        60..3600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// A size for people, in powers of 1,000: `512 B`, `12.3 kB`, `52.4 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}
+
+/// Columns as wide as they must be, two spaces between them; the last one is not padded.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let columns = head.len();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    let mut put = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    put(&mut head.iter().copied());
+    for row in rows {
+        put(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// Text that came from a job (a name, a message), made safe for a terminal.
+pub(crate) fn safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        let said = |millis| duration(Duration::from_millis(millis));
+        assert_eq!(said(0), "0.0 s");
+        assert_eq!(said(340), "0.3 s");
+        assert_eq!(said(59_990), "59.9 s");
+        assert_eq!(said(185_000), "3 m 05 s");
+        assert_eq!(said(7_620_000), "2 h 07 m");
+    }
+
+    #[test]
+    fn a_table_lines_up_and_has_no_trailing_blanks() {
+        let rows = [vec!["a".into(), "long cell".into()], vec!["bbb".into(), "x".into()]];
+        assert_eq!(table(&["ID", "NAME"], &rows), "ID   NAME\na    long cell\nbbb  x\n");
+    }
+
+    #[test]
+    fn nothing_is_coloured_where_nobody_wants_it() {
+        // The test's own stdout may be a terminal; these hold wherever it runs.
+        assert!(!colour(Sink::Stdout, Some(OsStr::new("1")), None));
+        assert!(!colour(Sink::Stdout, None, Some(OsStr::new("dumb"))));
+    }
+}

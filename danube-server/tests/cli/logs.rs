@@ -1,0 +1,131 @@
+//! `danube logs`: exact bytes, tails, steps, following.
+
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::harness::{Danube, contains, said, stderr};
+
+#[test]
+fn a_log_is_printed_to_a_pipe_byte_for_byte_whatever_is_in_it() {
+    let danube = Danube::new();
+    let script = r"printf 'nul \000 bell \007 esc \033[2J cr a\rb bad \377\376 end\nno newline'";
+    assert_eq!(danube.run(&["run", "--", "sh", "-c", script]).status.code(), Some(0));
+    let log = danube.log();
+    assert!(contains(&log, b"nul \0 bell \x07 esc \x1b[2J cr a\rb bad \xff\xfe end\n"));
+    for args in [&["logs", "latest"][..], &["logs", "latest", "--raw"], &["logs", "latest", "-f"]] {
+        let out = danube.run(args);
+        assert_eq!(out.stdout, log, "{args:?}: {}", said(&out));
+    }
+}
+
+#[test]
+fn a_tail_is_the_last_lines_with_and_without_a_step() {
+    let danube = Danube::new();
+    let file = "\
+name: t
+steps:
+  - {name: a, run: 'seq 1 30'}
+  - {name: b, run: 'seq 31 60'}
+";
+    fs::write(danube.work().join("job.yaml"), file).unwrap();
+    danube.expect(0, &["run", "job.yaml"]);
+    let log = String::from_utf8(danube.log()).unwrap();
+    let all: Vec<&str> = log.lines().collect();
+    for n in [0, 1, 7, 10_000] {
+        let tail = danube.expect(0, &["logs", "latest", "--tail", &n.to_string()]);
+        assert_eq!(
+            tail.lines().collect::<Vec<_>>(),
+            all[all.len().saturating_sub(n)..],
+            "--tail {n}"
+        );
+    }
+    let of_a: Vec<&str> = all.iter().copied().filter(|line| line.contains(" [a] ")).collect();
+    assert_eq!(
+        danube.expect(0, &["logs", "latest", "--step", "a"]).lines().collect::<Vec<_>>(),
+        of_a
+    );
+    let last = danube.expect(0, &["logs", "latest", "--step", "a", "--tail", "2"]);
+    assert_eq!(last.lines().collect::<Vec<_>>(), of_a[of_a.len() - 2..]);
+    let missing = danube.run(&["logs", "latest", "--step", "nope"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+}
+
+#[test]
+fn a_follower_that_starts_before_the_end_gets_exactly_the_file() {
+    let danube = Danube::new();
+    let running = danube.start(&[
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "for i in $(seq 1 200); do echo line $i; echo err $i >&2; sleep 0.005; done",
+    ]);
+    danube.wait_for_log("line 10");
+    let followers: Vec<_> = (0..3).map(|_| danube.start(&["logs", "-f", "latest"])).collect();
+    let run = running.wait();
+    assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+    let log = danube.log();
+    for follower in followers {
+        assert_eq!(follower.wait().stdout, log);
+    }
+    // The live view of `run` itself is a follower too.
+    assert_eq!(run.stdout, log);
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let danube = Danube::new();
+    danube.expect(0, &["run", "--", "seq", "1", "200000"]);
+    let mut child = danube
+        .command(&["logs", "latest"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut few = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut few).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.code().is_some() && out.stderr.is_empty(), "{}", said(&out));
+}
+
+#[test]
+fn a_live_view_that_nobody_reads_does_not_stop_the_job() {
+    let danube = Danube::new();
+    let mut child = danube
+        .command(&["run", "--", "seq", "1", "300000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The pipe is full long before the job ends, and nobody reads it.
+    danube.wait_for_log("] 300000\n");
+    crate::harness::wait_until("the job is over", || danube.jobs()[0]["state"] == "succeeded");
+    let mut shown = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut shown).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(shown, danube.log());
+}
+
+#[test]
+fn names_are_found_by_beginning_and_end_and_ambiguity_is_said() {
+    let danube = Danube::new();
+    danube.expect(0, &["run", "--", "echo", "first"]);
+    danube.expect(0, &["run", "--", "echo", "second"]);
+    let jobs = danube.jobs();
+    let (newest, oldest) = (jobs[0]["id"].as_str().unwrap(), jobs[1]["id"].as_str().unwrap());
+    assert!(danube.expect(0, &["logs", "latest"]).contains("second"));
+    assert!(danube.expect(0, &["logs", oldest]).contains("first"));
+    assert!(danube.expect(0, &["logs", &oldest[oldest.len() - 8..]]).contains("first"));
+    // Ids minted within the same minute share their beginning.
+    let ambiguous = danube.run(&["logs", &newest[..5]]);
+    assert_ne!(ambiguous.status.code(), Some(0));
+    assert!(
+        stderr(&ambiguous).contains(newest) && stderr(&ambiguous).contains(oldest),
+        "{}",
+        said(&ambiguous)
+    );
+    let unknown = danube.run(&["logs", "no-such-job"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("no-such-job"), "{}", said(&unknown));
+}
