@@ -169,7 +169,7 @@ impl JobRunner {
         let patterns = spec.patterns()?;
         let (parts, options, stop) = (&self.parts, &self.options, Stop::default());
         let run = Run { parts, options, spec, needles, patterns, stop };
-        run.to_its_end(&cancel, progress).await
+        run.run_to_its_end(&cancel, progress).await
     }
 }
 
@@ -197,7 +197,7 @@ struct Times {
 
 impl Run<'_> {
     /// From nothing to the terminal state.
-    async fn to_its_end(
+    async fn run_to_its_end(
         &self,
         cancel: &CancellationToken,
         progress: Progress<'_>,

@@ -1,4 +1,4 @@
-//! The laws of [`Executor`](crate::Executor), one test each, for anybody's backend that runs real commands.
+//! The laws of [`Executor`], one test each, for anybody's backend that runs real commands.
 //!
 //! [`executor_conformance!`](crate::executor_conformance) stamps them as tests of a backend whose
 //! commands see a POSIX shell at `/bin/sh`.

@@ -55,7 +55,8 @@ impl App {
                     ErrorClass::Denied => "; name one that you may write to with --data-dir",
                     _ => "",
                 };
-                let message = format!("cannot use the data directory {}: {e}{hint}", path.display());
+                let message =
+                    format!("cannot use the data directory {}: {e}{hint}", path.display());
                 Failure::new(ErrorClass::of_io(&e), message)
             })?;
         }
@@ -103,7 +104,8 @@ impl App {
     /// Opens the signing key, and makes one where there is none.
     pub(crate) async fn artifacts(&self) -> Result<Artifacts, Failure> {
         let keys_dir = self.keys_dir();
-        let opened = tokio::task::spawn_blocking(move || SigningKeys::open_or_create(&keys_dir)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || SigningKeys::open_or_create(&keys_dir)).await;
         let (key, opened) = opened.expect("opening a key does not panic")?;
         if opened == Opened::Created {
             Sink::Stderr.line(&format!(

@@ -33,7 +33,8 @@ pub(crate) async fn artifacts(
         }
         ArtifactsCommand::Get { job, name, to } => {
             let id = app.job(&job).await?;
-            let name: ArtifactName = name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
+            let name: ArtifactName =
+                name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
             get(app, &id, &name, to, environment).await
         }
     }
@@ -63,10 +64,15 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
         }
         Output::Text => {
             let row = |r: &ArtifactRecord| {
-                vec![terminal::safe(r.name.as_str()), terminal::size(r.size_bytes), r.digest.to_string()]
+                vec![
+                    terminal::safe(r.name.as_str()),
+                    terminal::size(r.size_bytes),
+                    r.digest.to_string(),
+                ]
             };
             let rows: Vec<_> = records.iter().map(row).collect();
-            let _ = Sink::Stdout.write(terminal::table(&["NAME", "SIZE", "SHA-256"], &rows).as_bytes());
+            let _ =
+                Sink::Stdout.write(terminal::table(&["NAME", "SIZE", "SHA-256"], &rows).as_bytes());
         }
     }
     Ok(0)
@@ -81,7 +87,10 @@ async fn get(
 ) -> Result<u8, Failure> {
     let record = app.store.get(job, name).await?;
     if record.state != ArtifactState::Active {
-        return Err(Failure::new(ErrorClass::NotFound, format!("job {job} has no artifact {name:?}")));
+        return Err(Failure::new(
+            ErrorClass::NotFound,
+            format!("job {job} has no artifact {name:?}"),
+        ));
     }
     let blob = app.blobs.get(&BlobKey::artifact(job, name), None).await?;
     let mut body = blob.body;
@@ -97,7 +106,9 @@ async fn get(
     let path = to.unwrap_or_else(|| name.file_name().into());
     let failed = |e: &io::Error| {
         let why = match e.kind() {
-            io::ErrorKind::AlreadyExists => "it exists already and is left as it is; name another with --to".to_owned(),
+            io::ErrorKind::AlreadyExists => {
+                "it exists already and is left as it is; name another with --to".to_owned()
+            }
             _ => e.to_string(),
         };
         Failure::new(ErrorClass::of_io(e), format!("cannot write {}: {why}", path.display()))

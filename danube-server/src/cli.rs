@@ -13,7 +13,13 @@ use danube_core::StepName;
 #[command(name = "danube", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Where everything is kept [default: /var/lib/danube as root, else $XDG_DATA_HOME/danube]
-    #[arg(long, global = true, value_name = "DIR", env = "DANUBE_DATA_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "DANUBE_DATA_DIR",
+        hide_env_values = true
+    )]
     pub(crate) data_dir: Option<PathBuf>,
 
     /// The configuration file [default: /etc/danube/danube.toml as root, else
@@ -81,15 +87,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", default_value = "run")]
     pub(crate) step: StepName,
 
-    /// Keep the files below the work directory that match, if the job passes [repeatable]
+    /// Keep the files below the work directory that match, if the job passes (repeatable)
     #[arg(long = "artifact", value_name = "GLOB")]
     pub(crate) artifacts: Vec<String>,
 
-    /// Set an environment variable [repeatable]
+    /// Set an environment variable (repeatable)
     #[arg(long = "env", value_name = "K=V", value_parser = parse_pair)]
     pub(crate) env: Vec<(String, String)>,
 
-    /// Set an environment variable to what a file holds, and mask it in the output [repeatable]
+    /// Set an environment variable to what a file holds, and mask it in the output (repeatable)
     #[arg(long = "secret", value_name = "K=FILE", value_parser = parse_pair)]
     pub(crate) secrets: Vec<(String, String)>,
 

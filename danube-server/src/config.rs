@@ -145,10 +145,9 @@ impl Config {
                 _ => File::default(),
             },
         };
-        let data_dir = data_dir
-            .or(file.data_dir)
-            .or_else(|| home.data_dir())
-            .ok_or_else(|| Failure::invalid("there is no home directory: name one with --data-dir"))?;
+        let data_dir = data_dir.or(file.data_dir).or_else(|| home.data_dir()).ok_or_else(|| {
+            Failure::invalid("there is no home directory: name one with --data-dir")
+        })?;
         // Steps run elsewhere, and what is printed should be found from anywhere.
         let data_dir = std::path::absolute(&data_dir)
             .map_err(|e| Failure::invalid(format!("{}: {e}", data_dir.display())))?;
@@ -288,7 +287,10 @@ mod tests {
         let path = dir.path().join("sub/danube.toml");
         assert_eq!(init(Some(path.clone()), &Home::default()).unwrap(), path);
         fs::write(&path, "mine").unwrap();
-        assert_eq!(init(Some(path.clone()), &Home::default()).unwrap_err().class(), ErrorClass::Conflict);
+        assert_eq!(
+            init(Some(path.clone()), &Home::default()).unwrap_err().class(),
+            ErrorClass::Conflict
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

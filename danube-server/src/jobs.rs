@@ -103,17 +103,35 @@ pub(crate) async fn reap(app: &App, args: &ReaperArgs) -> Result<u8, Failure> {
     }
     for left in &done.failed {
         let wire::NotDeleted { kind, id, error, .. } = left;
-        Sink::Stderr.line(&format!("danube: kept {kind} {}: {}", terminal::safe(id), terminal::safe(error)));
+        Sink::Stderr.line(&format!(
+            "danube: kept {kind} {}: {}",
+            terminal::safe(id),
+            terminal::safe(error)
+        ));
     }
     match args.output {
         Output::Json => print_json(&done),
         Output::Text => {
             for item in &done.reaped {
-                Sink::Stdout.line(&format!("{} {} of {} ({})", item.kind, terminal::safe(&item.id), item.job, terminal::size(item.bytes)));
+                Sink::Stdout.line(&format!(
+                    "{} {} of {} ({})",
+                    item.kind,
+                    terminal::safe(&item.id),
+                    item.job,
+                    terminal::size(item.bytes)
+                ));
             }
             let verb = if args.dry_run { "would delete" } else { "deleted" };
-            let freed = if args.dry_run { String::new() } else { format!(", {} freed", terminal::size(done.bytes_freed)) };
-            Sink::Stderr.line(&format!("danube: {verb} {}{freed}; kept {}", done.reaped.len(), done.kept));
+            let freed = if args.dry_run {
+                String::new()
+            } else {
+                format!(", {} freed", terminal::size(done.bytes_freed))
+            };
+            Sink::Stderr.line(&format!(
+                "danube: {verb} {}{freed}; kept {}",
+                done.reaped.len(),
+                done.kept
+            ));
         }
     }
     Ok(if done.failed.is_empty() && unlisted.is_empty() { 0 } else { 5 })

@@ -6,14 +6,18 @@ use danube_core::{ErrorClass, JobId};
 use danube_logs::{Follower, LogPhase, LogStat, LogStore, LogStoreExt};
 use danube_store::{JobRecord, JobStore};
 
+use crate::Environment;
 use crate::app::App;
 use crate::cli::LogsArgs;
 use crate::failure::Failure;
 use crate::terminal::Sink;
 use crate::view::{Shown, View, ViewOptions, count_lines, show, show_range};
-use crate::Environment;
 
-pub(crate) async fn logs(app: &App, args: LogsArgs, environment: &Environment) -> Result<u8, Failure> {
+pub(crate) async fn logs(
+    app: &App,
+    args: LogsArgs,
+    environment: &Environment,
+) -> Result<u8, Failure> {
     let LogsArgs { job: typed, follow, tail, step, raw } = args;
     let id = app.job(&typed).await?;
     let job = app.store.get(&id).await?;
@@ -54,7 +58,9 @@ async fn stat(app: &App, job: &JobRecord) -> Result<LogStat, Failure> {
     let why = match app.logs.stat(&job.id).await {
         Ok(stat) => return Ok(stat),
         Err(error) if error.class() != ErrorClass::NotFound => return Err(error.into()),
-        Err(_) if job.log_deleted_at.is_some() => (ErrorClass::Gone, "was deleted when its time had come"),
+        Err(_) if job.log_deleted_at.is_some() => {
+            (ErrorClass::Gone, "was deleted when its time had come")
+        }
         Err(_) if !job.state.is_terminal() => (ErrorClass::NotFound, "has not begun"),
         Err(_) => (ErrorClass::NotFound, "is not there"),
     };
@@ -63,7 +69,12 @@ async fn stat(app: &App, job: &JobRecord) -> Result<LogStat, Failure> {
 
 /// Follows until the log is sealed; one that lost its owner is closed first, so that the follower
 /// ends with exactly the bytes of the file.
-async fn follow_to_the_end(app: &App, id: &JobId, from: u64, mut view: View) -> Result<(), Failure> {
+async fn follow_to_the_end(
+    app: &App,
+    id: &JobId,
+    from: u64,
+    mut view: View,
+) -> Result<(), Failure> {
     let mut follower = Follower::new(app.logs.clone(), id.clone(), from);
     loop {
         let (shown, back) = show(&mut follower, view, Sink::Stdout).await?;

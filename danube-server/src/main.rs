@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
 use crate::cli::{Cli, Command};
@@ -35,6 +36,8 @@ pub(crate) struct Environment {
     home: Home,
     no_color: Option<OsString>,
     term: Option<OsString>,
+    /// What is told of the program's own doings: `tracing` directives, `warn` by default.
+    log: Option<String>,
     vars: Vec<(OsString, OsString)>,
     args: Vec<OsString>,
 }
@@ -54,6 +57,7 @@ impl Environment {
             },
             no_color: var("NO_COLOR"),
             term: var("TERM"),
+            log: var("DANUBE_LOG").and_then(|value| value.into_string().ok()),
             vars: std::env::vars_os().collect(),
             args: std::env::args_os().collect(),
         }
@@ -84,6 +88,12 @@ fn main() -> ExitCode {
             return ExitCode::from(5);
         }
     };
+    let filter = environment.log.as_deref().unwrap_or("warn");
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(environment.colour(Sink::Stderr))
+        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn")))
+        .init();
     let is_run = matches!(cli.command, Command::Run(_));
     let ended = runtime.block_on(dispatch(cli, environment, guardian));
     // A write to a stopped terminal may still be waiting on a thread of its own; nothing waits for it.

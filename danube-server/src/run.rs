@@ -43,7 +43,8 @@ pub(crate) async fn run(
     guardian: Guardian,
 ) -> Result<u8, Failure> {
     let (detach, promised, output) = (args.detach, args.detached_as.clone(), args.output);
-    let work_dir = fs::canonicalize(".").map_err(|e| Failure::io("cannot find the current directory", &e))?;
+    let work_dir =
+        fs::canonicalize(".").map_err(|e| Failure::io("cannot find the current directory", &e))?;
     let file = args.file.clone();
     let spec = spec(args, environment, work_dir, &config)?;
     spec.validate().map_err(|error| match &file {
@@ -75,7 +76,8 @@ fn spec(
     config: &Config,
 ) -> Result<JobSpec, Failure> {
     let RunArgs { file, command, step, artifacts, env, secrets, timeout, detached_as, .. } = args;
-    let id = detached_as.unwrap_or_else(|| JobId::mint(danube_core::Clock::now(&danube_core::SystemClock)));
+    let id = detached_as
+        .unwrap_or_else(|| JobId::mint(danube_core::Clock::now(&danube_core::SystemClock)));
     let mut secret_files = secrets;
     let mut spec = match file {
         Some(path) => {
@@ -88,7 +90,9 @@ fn spec(
         }
         None => {
             let name = command.first().map(|program| program.to_string_lossy().into_owned());
-            let name = Path::new(&name.unwrap_or_default()).file_name().map(|n| n.to_string_lossy().into_owned());
+            let name = Path::new(&name.unwrap_or_default())
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned());
             let step = StepSpec::new(step, StepCommand::Argv(command));
             JobSpec::new(id, name.unwrap_or_else(|| "run".to_owned()), vec![step], work_dir)
         }
@@ -99,8 +103,9 @@ fn spec(
     spec.exclude.push(config.data_dir.clone());
     spec.base_env = base_env(environment);
     for (name, path) in secret_files {
-        let value = danube_secrets::read_secret_file(Path::new(&path))
-            .map_err(|e| Failure::invalid(format!("secret {name}: {}", Failure::of(e.class(), &e))))?;
+        let value = danube_secrets::read_secret_file(Path::new(&path)).map_err(|e| {
+            Failure::invalid(format!("secret {name}: {}", Failure::of(e.class(), &e)))
+        })?;
         spec.secrets.push((name, value));
     }
     Ok(spec)
@@ -146,11 +151,16 @@ async fn run_here(
         dim: environment.colour(sink),
         ..ViewOptions::default()
     };
-    let live = tokio::spawn(live(app.clone(), spec.id.clone(), View::new(view), sink, over.clone()));
+    let live =
+        tokio::spawn(live(app.clone(), spec.id.clone(), View::new(view), sink, over.clone()));
     let bar = Mutex::new(CopyBar::new(environment.colour(Sink::Stderr)));
     let outcome = runner
         .run(spec, cancel, &|name, copied, total| {
-            bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).at(name.as_str(), copied, total);
+            bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).at(
+                name.as_str(),
+                copied,
+                total,
+            );
         })
         .await;
     bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).done();
@@ -264,7 +274,12 @@ fn detached_args(args: &[OsString], id: &JobId) -> Vec<OsString> {
 }
 
 /// The detached side: its own session, and after its job has begun no terminal either.
-async fn run_detached(app: &App, runner: &JobRunner, spec: JobSpec, id: &JobId) -> Result<u8, Failure> {
+async fn run_detached(
+    app: &App,
+    runner: &JobRunner,
+    spec: JobSpec,
+    id: &JobId,
+) -> Result<u8, Failure> {
     // It may lead a group already; then the session stays, which only means that a closing
     // terminal sends SIGHUP, and that cancels the job in order.
     let _ = rustix::process::setsid();

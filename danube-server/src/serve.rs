@@ -16,11 +16,16 @@ use crate::terminal::Sink;
 /// How long open requests are given to end when the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// Upper bounds of the latency histogram's buckets: from a lookup to a slow disk.
+const LATENCY_SECONDS: [f64; 8] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
+
 /// How often jobs whose owner died are looked for.
 const RECOVER: Duration = Duration::from_secs(5);
 
 pub(crate) async fn serve(app: App, args: &ServeArgs) -> Result<u8, Failure> {
     let metrics = PrometheusBuilder::new()
+        .set_buckets(&LATENCY_SECONDS)
+        .map_err(|e| Failure::of(danube_core::ErrorClass::Internal, &e))?
         .install_recorder()
         .map_err(|e| Failure::of(danube_core::ErrorClass::Internal, &e))?;
     let mut address = app.config.listen;
@@ -38,8 +43,10 @@ pub(crate) async fn serve(app: App, args: &ServeArgs) -> Result<u8, Failure> {
         metrics,
     };
     let shutdown = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::io("cannot handle signals", &e))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::io("cannot handle signals", &e))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|e| Failure::io("cannot handle signals", &e))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|e| Failure::io("cannot handle signals", &e))?;
     Sink::Stdout.line(&format!("danube: serving on http://{address}"));
     let serving = http::serve(listener, http::router(state), shutdown.clone(), DRAIN);
     tokio::pin!(serving);

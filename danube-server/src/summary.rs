@@ -13,7 +13,12 @@ use crate::terminal::{duration, safe, size};
 /// The summary for people.
 pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
     let Outcome { job, artifacts, .. } = outcome;
-    let mut text = format!("danube: job {} {}{}\n", job.id, verdict(job), took(job.started_at, job.finished_at));
+    let mut text = format!(
+        "danube: job {} {}{}\n",
+        job.id,
+        verdict(job),
+        took(job.started_at, job.finished_at)
+    );
     if let Some(message) = &job.message {
         text.push_str(&format!("  {}\n", safe(message)));
     }
@@ -42,7 +47,10 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
     if let Some(artifact) = artifacts.first() {
         text.push_str(&format!("            danube artifacts list {}\n", job.id));
         let path = dir.join(artifact.name.as_str());
-        text.push_str(&format!("            danube verify-artifact {}\n", safe(&path.display().to_string())));
+        text.push_str(&format!(
+            "            danube verify-artifact {}\n",
+            safe(&path.display().to_string())
+        ));
     }
     text
 }
@@ -74,7 +82,10 @@ fn step_verdict(step: &StepRecord) -> String {
 fn took(start: Option<Timestamp>, end: Option<Timestamp>) -> String {
     match (start, end) {
         (Some(start), Some(end)) => {
-            format!(" in {}", duration(Duration::try_from(end.duration_since(start)).unwrap_or_default()))
+            format!(
+                " in {}",
+                duration(Duration::try_from(end.duration_since(start)).unwrap_or_default())
+            )
         }
         _ => String::new(),
     }

@@ -191,7 +191,8 @@ pub(crate) async fn count_lines(
     let mut view = View::new(ViewOptions { step: Some(step.clone()), ..ViewOptions::default() });
     let (mut at, mut out) = (0, Vec::new());
     loop {
-        let bytes = store.read(log, ByteRange::with_len(at, MAX_READ_BYTES).clamp_end(until)).await?;
+        let bytes =
+            store.read(log, ByteRange::with_len(at, MAX_READ_BYTES).clamp_end(until)).await?;
         if bytes.is_empty() {
             return Ok(view.lines);
         }
@@ -248,7 +249,10 @@ mod tests {
             let text = shown(options.clone(), pieces);
             assert!(!text.contains('\x07'), "{text:?}");
             assert!(text.contains("two \x1b[31mred\x1b[0m\n"), "{text:?}");
-            assert!(text.starts_with("\x1b[2m[2024-01-06T12:00:00.123Z] [a] [stdout] \x1b[0mone\n"), "{text:?}");
+            assert!(
+                text.starts_with("\x1b[2m[2024-01-06T12:00:00.123Z] [a] [stdout] \x1b[0mone\n"),
+                "{text:?}"
+            );
         }
     }
 }
