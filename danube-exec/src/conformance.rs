@@ -201,6 +201,8 @@ pub async fn last_words_after_a_signal_arrive(executor: &dyn Executor) {
     let mut rest = bytes.to_vec();
     let status = loop {
         match session.next().await.expect("an end").expect("an end") {
+            // A shell may have words of its own about the signal, on the other stream.
+            ExecEvent::Output { stream: OutputStream::Stderr, .. } => {}
             ExecEvent::Output { bytes, .. } => rest.extend_from_slice(&bytes),
             ExecEvent::Exited(status) => break status,
         }
