@@ -6,7 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// What the tests start beside Rust itself: (program, Debian package).
-const TEST_TOOLS: &[(&str, &str)] = &[("openssl", "openssl"), ("curl", "curl"), ("ps", "procps")];
+const TEST_TOOLS: &[(&str, &str)] = &[
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("flock", "util-linux"),
+    ("mount", "mount"),
+];
 
 /// The version that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
