@@ -45,12 +45,13 @@ pub(crate) fn colour(sink: Sink, no_color: Option<&OsStr>, term: Option<&OsStr>)
     sink.is_terminal() && !unwanted && !dumb
 }
 
-/// A duration for people: `0.3 s`, `12.4 s`, `3 m 05 s`, `2 h 07 m`.
+/// A duration for people: `46 ms`, `12.4 s`, `3 m 05 s`, `2 h 07 m`.
 pub(crate) fn duration(duration: Duration) -> String {
     let tenths = duration.as_millis() / 100;
     let seconds = duration.as_secs();
     match seconds {
-        0..60 => format!("{}.{} s", tenths / 10, tenths % 10),
+        0 => format!("{} ms", duration.as_millis()),
+        1..60 => format!("{}.{} s", tenths / 10, tenths % 10),
         60..3600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} m", seconds / 3600, seconds % 3600 / 60),
     }
@@ -97,8 +98,9 @@ mod tests {
     #[test]
     fn durations_read_as_people_say_them() {
         let said = |millis| duration(Duration::from_millis(millis));
-        assert_eq!(said(0), "0.0 s");
-        assert_eq!(said(340), "0.3 s");
+        assert_eq!(said(0), "0 ms");
+        assert_eq!(said(340), "340 ms");
+        assert_eq!(said(1_340), "1.3 s");
         assert_eq!(said(59_990), "59.9 s");
         assert_eq!(said(185_000), "3 m 05 s");
         assert_eq!(said(7_620_000), "2 h 07 m");
