@@ -47,3 +47,19 @@ impl ErrorClass {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_full_disk_is_exhausted_and_only_what_may_pass_is_tried_again() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
+            assert_eq!(ErrorClass::of_io(&Error::from(kind)), ErrorClass::Exhausted);
+        }
+        assert!(ErrorClass::of_io(&Error::from(ErrorKind::TimedOut)).is_retryable());
+        assert!(!ErrorClass::of_io(&Error::from(ErrorKind::PermissionDenied)).is_retryable());
+        assert_eq!(ErrorClass::of_io(&Error::other("?")), ErrorClass::Internal);
+    }
+}

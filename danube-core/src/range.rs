@@ -57,3 +57,24 @@ impl fmt::Display for ByteRange {
         write!(f, "{}..{}", self.start, self.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_never_spans_less_than_nothing_or_beyond_the_last_offset() {
+        let table = [
+            (ByteRange::new(3, 10), 7, false),
+            (ByteRange::new(3, 3), 0, true),
+            (ByteRange::new(10, 3), 0, true),
+            (ByteRange::with_len(u64::MAX - 1, 100), 1, false),
+            (ByteRange::new(5, 20).clamp_end(12), 7, false),
+            (ByteRange::new(5, 20).clamp_end(2), 0, true),
+        ];
+        for (range, len, is_empty) in table {
+            assert_eq!((range.len(), range.is_empty()), (len, is_empty), "{range}");
+        }
+        assert_eq!(ByteRange::from(1..4).to_string(), "1..4");
+    }
+}
