@@ -57,7 +57,8 @@ impl App {
                 };
                 let message =
                     format!("cannot use the data directory {}: {e}{hint}", path.display());
-                Failure::new(ErrorClass::of_io(&e), message)
+                // Whatever the system says of it: without the directory nothing can be done.
+                Failure::new(ErrorClass::Internal, message)
             })?;
         }
         Ok(())

@@ -49,9 +49,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self.class {
             ErrorClass::Invalid => 2,
-            ErrorClass::NotFound | ErrorClass::Gone | ErrorClass::Conflict | ErrorClass::Denied => {
-                1
-            }
+            ErrorClass::NotFound | ErrorClass::Gone | ErrorClass::Conflict => 1,
             _ => 5,
         }
     }

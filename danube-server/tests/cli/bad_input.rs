@@ -78,12 +78,10 @@ fn a_data_directory_that_cannot_be_used_is_named() {
     let out =
         danube.command(&["run", "--", "true"]).env("DANUBE_DATA_DIR", &path).output().unwrap();
     one_sentence(&out, 5, path.to_str().unwrap());
-    let out = danube
-        .command(&["run", "--", "true"])
-        .env("DANUBE_DATA_DIR", "/proc/danube")
-        .output()
-        .unwrap();
-    one_sentence(&out, 5, "/proc/danube");
+    for args in [&["run", "--", "true"][..], &["jobs"], &["serve", "--port", "0"]] {
+        let out = danube.command(args).env("DANUBE_DATA_DIR", "/proc/danube").output().unwrap();
+        one_sentence(&out, 5, "/proc/danube");
+    }
 }
 
 #[test]
