@@ -131,7 +131,7 @@ struct RawJob {
 
 /// A step as it is written; what it leaves out may come from what is merged into it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a step: name, run, env, timeout")]
 struct RawStep {
     name: Option<Checked<Name>>,
     run: Option<Checked<Script>>,

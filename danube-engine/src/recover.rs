@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use danube_core::{Clock, ErrorClass, JobId, LostReason, Timestamp};
+use danube_core::{ByteRange, Clock, ErrorClass, JobId, LostReason, Timestamp};
 use danube_logs::{LogOptions, LogPhase, LogStat, LogStore, LogWriter, SealedLog};
 use danube_store::{JobCursor, JobQuery, JobRecord, JobStore, MAX_JOBS_PER_LIST, Transition};
 
@@ -182,7 +182,11 @@ async fn take_over(
     };
     // Between the look and the taking the job may have ended; its log is sealed all the same.
     let ended = matches!(jobs.get(&job.id).await, Ok(job) if job.state.is_terminal());
-    if !ended && let Err(error) = log.note(WHY).await {
+    // Where an earlier attempt could not seal it, the log says so already.
+    if !ended
+        && !is_said(logs, job).await
+        && let Err(error) = log.note(WHY).await
+    {
         // A full disk: the seal may fit still, and the verdict counts more than this line.
         tracing::warn!(job = %job.id, error = told(&error), "cannot say in the log that its owner died");
     }
@@ -194,6 +198,14 @@ async fn take_over(
             logs.stat(&job.id).await.map(Taken::Unsealed).map_err(|e| told(&e))
         }
     }
+}
+
+/// Whether the log ends with the line that says why.
+async fn is_said(logs: &Arc<dyn LogStore>, job: &JobRecord) -> bool {
+    let end = format!("[danube] [danube] {WHY}\n");
+    let Ok(stat) = logs.stat(&job.id).await else { return false };
+    let range = ByteRange::new(stat.len.saturating_sub(end.len() as u64), stat.len);
+    logs.read(&job.id, range).await.is_ok_and(|read| read == end.as_bytes())
 }
 
 /// Whether `then` lies further back than `age`. A time in the future is a clock that was set: not old.

@@ -1,5 +1,6 @@
 //! Logs as files: `<job>.log` as people read it, `<job>.idx` with its state.
 
+mod reserve;
 mod sidecar;
 
 use std::collections::HashMap;
@@ -14,11 +15,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::files::{Existing, TemporaryFile, create_private_dir, sync_dir};
-use danube_core::{ByteRange, JobId};
+use danube_core::{ByteRange, ErrorClass, JobId};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
+use self::reserve::Reserve;
 use crate::store::whole_lines;
 use crate::{Error, LogPhase, LogStat, LogState, LogStore, MAX_LINE_BYTES, MAX_READ_BYTES};
 
@@ -35,7 +37,9 @@ const LOCK_TRIES: u32 = 20;
 /// Logs as files in one directory. Clones are one owner.
 ///
 /// The owner of a log holds an exclusive `flock` on it; a lock that is free on a log that is not
-/// sealed means that its owner died. Other processes that read are unaffected. A file size limit (`RLIMIT_FSIZE`)
+/// sealed means that its owner died. Other processes that read are unaffected. While a log is written
+/// 256 KiB are reserved beside it; they are given up when the disk is full, so that the end of the
+/// log, and whatever its owner has to record about that, still fit. A file size limit (`RLIMIT_FSIZE`)
 /// gives an error only where the host handles `SIGXFSZ`; by default that signal ends the process.
 #[derive(Debug, Clone)]
 pub struct FsLogs(Arc<Inner>);
@@ -59,6 +63,8 @@ struct Owned {
     /// Locked for moments only: runtime threads look in here.
     tail: Mutex<Tail>,
     growth: watch::Sender<()>,
+    /// Given up when the disk is full, and at the seal.
+    reserve: Mutex<Option<Reserve>>,
 }
 
 #[derive(Debug)]
@@ -216,6 +222,10 @@ impl Owned {
         LogStat { len: tail.len, phase: tail.phase, owned: tail.owned, state: tail.state.clone() }
     }
 
+    fn give_up_reserve(&self) {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn append(&self, log: &JobId, at: u64, bytes: &[u8]) -> Result<u64, Error> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let LogStat { len, phase, .. } = self.stat();
@@ -228,6 +238,9 @@ impl Owned {
         if let Err(source) = self.file.write_all_at(bytes, at) {
             // All or nothing. Where even this fails, the next append writes over it.
             let _ = self.file.set_len(at);
+            if ErrorClass::of_io(&source) == ErrorClass::Exhausted {
+                self.give_up_reserve();
+            }
             return Err(Error::Io { log: log.clone(), operation: "write", source });
         }
         let end = at + bytes.len() as u64;
@@ -293,6 +306,15 @@ impl Inner {
             if sealed {
                 return Err(Error::Sealed { log: log.clone() });
             }
+            let reserve = match Reserve::create(&self.dir, log) {
+                Ok(reserve) => Some(reserve),
+                // A dead owner's log is closed on a full disk too; a new one does not begin there.
+                Err(_) if !is_new => None,
+                Err(source) => {
+                    let _ = fs::remove_file(self.path(log));
+                    return Err(io_error(log, "reserve room for", source));
+                }
+            };
             let len = close_torn_line(&file).map_err(|e| io_error(log, "recover", e))?;
             let tail = Tail { len, state: Arc::new(state), phase: LogPhase::Open, owned: true };
             let new = Owned {
@@ -300,6 +322,7 @@ impl Inner {
                 writing: Mutex::default(),
                 tail: Mutex::new(tail),
                 growth: watch::Sender::new(()),
+                reserve: Mutex::new(reserve),
             };
             let stat = new.stat();
             self.lock().insert(log.clone(), Arc::new(new));
@@ -413,6 +436,9 @@ impl Inner {
                 Err(Error::Sealed { log: log.clone() })
             };
         }
+        if phase == LogPhase::Sealed {
+            owned.give_up_reserve();
+        }
         // The bytes first: a state that says more than the file would be a lie after a crash.
         owned.file.sync_data().map_err(|e| io_error(log, "sync", e))?;
         sidecar::write(&self.dir, log, &state, phase == LogPhase::Sealed)
@@ -450,6 +476,7 @@ impl Inner {
             Err(Error::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
+        freed += reserve::remove(&self.dir, log).map_err(failed)?;
         // The state goes last: a log without one counts as not sealed, and is found again.
         freed += sidecar::remove(&self.dir, log).map_err(failed)?;
         if freed > 0 {

@@ -71,8 +71,7 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
                 ]
             };
             let rows: Vec<_> = records.iter().map(row).collect();
-            let _ =
-                Sink::Stdout.write(terminal::table(&["NAME", "SIZE", "SHA-256"], &rows).as_bytes());
+            Sink::Stdout.text(&terminal::table(&["NAME", "SIZE", "SHA-256"], &rows));
         }
     }
     Ok(0)

@@ -170,7 +170,12 @@ fn read(path: &Path) -> Result<File, Failure> {
         return Err(wrong(format!("longer than {MAX_CONFIG_BYTES} bytes")));
     }
     let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    let file: File = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let file: File = toml::from_str(&text).map_err(|e| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let index = before.matches('\n').count();
+        let line = text.lines().nth(index).unwrap_or_default().trim();
+        wrong(format!("line {}, {line:?}: {}", index + 1, e.message().replace('\n', " ")))
+    })?;
     for (name, value) in [
         ("logs.max_bytes", file.logs.max_bytes),
         ("artifacts.max_file_bytes", file.artifacts.max_file_bytes),

@@ -27,7 +27,7 @@ pub(crate) async fn list(app: &App, args: &JobsArgs) -> Result<u8, Failure> {
             let now = app.clock.now();
             let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, now)).collect();
             let head = ["JOB", "NAME", "STATE", "STARTED", "TOOK", "LOG"];
-            let _ = Sink::Stdout.write(terminal::table(&head, &rows).as_bytes());
+            Sink::Stdout.text(&terminal::table(&head, &rows));
         }
     }
     Ok(0)

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::DumpableBehavior;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -73,6 +74,8 @@ fn main() -> ExitCode {
     // comes back from here.
     #[expect(clippy::disallowed_methods, reason = "this is where the arguments are read")]
     let guardian = danube_exec::guardian(std::env::args_os());
+    // Secrets are in this memory: no core file of it, and nobody else's debugger.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let environment = Environment::read();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -99,6 +102,10 @@ fn main() -> ExitCode {
     // A write to a stopped terminal may still be waiting on a thread of its own; nothing waits for it.
     runtime.shutdown_background();
     match ended {
+        Ok(_) if terminal::output_was_lost() => {
+            Sink::Stderr.line("danube: cannot write the output: not all of it was printed");
+            ExitCode::from(5)
+        }
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             Sink::Stderr.line(&format!("danube: {}", terminal::safe(&failure.to_string())));

@@ -13,6 +13,7 @@ use danube_core::{ErrorClass, JobId, SecretBytes};
 use danube_engine::{JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec};
 use danube_exec::{Guardian, LocalProcesses};
 use danube_logs::{Follower, LogOptions, LogPhase};
+use danube_secrets::Needles;
 use danube_store::JobStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,9 +48,15 @@ pub(crate) async fn run(
         fs::canonicalize(".").map_err(|e| Failure::io("cannot find the current directory", &e))?;
     let file = args.file.clone();
     let spec = spec(args, environment, work_dir, &config)?;
-    spec.validate().map_err(|error| match &file {
-        Some(path) => Failure::invalid(format!("{}: {}", path.display(), Failure::from(error))),
-        None => error.into(),
+    spec.validate().map_err(|error| {
+        let failure = Failure::from(error).to_string();
+        // What is wrong may quote what was typed, and a secret in it.
+        let values = spec.secrets.iter().map(|(_, value)| value.clone());
+        let failure = Needles::new(values).map_or(failure.clone(), |n| n.redact_str(&failure));
+        Failure::invalid(match &file {
+            Some(path) => format!("{}: {failure}", path.display()),
+            None => failure,
+        })
     })?;
     let app = App::open(config).await?;
     // The parts are made before anything is promised: a key that must not be used is told here.
@@ -174,7 +181,7 @@ async fn run_here(
     match output {
         Output::Json => print_json(&wire::Ran::from_outcome(&outcome)),
         Output::Text => {
-            let _ = Sink::Stderr.write(summary::text(&outcome, &app.config).as_bytes());
+            Sink::Stderr.text(&summary::text(&outcome, &app.config));
         }
     }
     Ok(outcome.exit_code())
@@ -211,17 +218,24 @@ async fn live(
     }
 }
 
-/// Cancels the job on the first SIGINT, SIGTERM or SIGHUP; the next ones change nothing, since the
-/// group's grace period is running.
+/// Cancels the job on the first SIGINT, SIGTERM, SIGQUIT or SIGHUP; the next ones change nothing, since
+/// the group's grace period is running. A SIGHUP that was ignored before, by `nohup`, stays ignored.
 async fn cancel_on_signal(cancel: CancellationToken) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut hangup =
+        if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
+    let mut hung_up = async || match &mut hangup {
+        Some(hangup) => hangup.recv().await,
+        None => std::future::pending().await,
+    };
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+            _ = hung_up() => {}
         }
         if cancel.is_cancelled() {
             Sink::Stderr.line("danube: the job is already being ended");
@@ -230,6 +244,14 @@ async fn cancel_on_signal(cancel: CancellationToken) -> io::Result<()> {
             cancel.cancel();
         }
     }
+}
+
+/// Whether a signal is ignored by this process, as it was started.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (kind.as_raw_value() - 1)) != 0)
 }
 
 /// Starts this program again, out of the terminal's reach, and returns when its job has begun.

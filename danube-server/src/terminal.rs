@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// One of the two places that output goes to.
@@ -31,10 +32,29 @@ impl Sink {
         }
     }
 
-    /// Prints a line for a person or a program. That nobody reads it is no error.
+    /// Prints a line for a person or a program.
     pub(crate) fn line(self, text: &str) {
-        let _ = self.write(format!("{text}\n").as_bytes());
+        self.text(&format!("{text}\n"));
     }
+
+    /// Prints a text that ends its lines itself. That nobody reads it is no error; that it cannot be
+    /// written is told at the end, by [`output_was_lost`].
+    pub(crate) fn text(self, text: &str) {
+        if let Err(e) = self.write(text.as_bytes())
+            && self == Self::Stdout
+            && e.kind() != io::ErrorKind::BrokenPipe
+        {
+            OUTPUT_LOST.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Set when something could not be written to standard output, on a full disk for instance.
+static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether something that was asked for could not be printed.
+pub(crate) fn output_was_lost() -> bool {
+    OUTPUT_LOST.load(Ordering::Relaxed)
 }
 
 /// Whether to use colour on a sink: it is a terminal, and nobody asked for none

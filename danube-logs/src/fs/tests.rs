@@ -45,6 +45,25 @@ async fn files_lie_where_they_are_documented_and_are_private() {
 }
 
 #[tokio::test]
+async fn room_is_set_aside_while_a_log_is_written_and_only_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = dir.path().join(".reserve-job");
+    let store = FsLogs::new(dir.path());
+    store.open(&id()).await.unwrap();
+    assert!(fs::metadata(&reserve).unwrap().blocks() * 512 >= 256 * 1024);
+    store.seal(&id(), &LogState::default()).await.unwrap();
+    assert!(!reserve.exists());
+    // What a killed owner left goes when somebody takes the log over and lets go, or with the log.
+    let other: JobId = "other".parse().unwrap();
+    store.open(&other).await.unwrap();
+    store.release(&other);
+    assert!(!dir.path().join(".reserve-other").exists());
+    fs::write(dir.path().join(".reserve-other"), "left").unwrap();
+    store.delete(&other).await.unwrap();
+    assert!(!dir.path().join(".reserve-other").exists());
+}
+
+#[tokio::test]
 async fn what_is_no_regular_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = FsLogs::new(dir.path());
