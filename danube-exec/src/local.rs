@@ -353,8 +353,12 @@ impl SessionSource for LocalSource {
             let in_time = self.drain_until.filter(|until| Instant::now() < *until);
             let drained = match in_time {
                 Some(until) => tokio::time::timeout_at(until, self.output.next()).await,
-                // Everybody who could write is dead: what is still in the pipes ends.
-                None if self.swept && self.end.reaches_everybody() => Ok(self.output.next().await),
+                // Everybody who could write is dead, and what is still in the pipes is read at once; but
+                // for a process that could not be killed, which is not waited for.
+                None if self.swept && self.end.reaches_everybody() => {
+                    let next = tokio::time::timeout(DRAIN, self.output.next()).await;
+                    Ok(next.unwrap_or(Ok(None)))
+                }
                 None => Ok(Ok(None)),
             };
             match drained {
