@@ -30,6 +30,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// own end. Long enough for a `tee` to say its last words, short enough for somebody to wait.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long the end of the pipes is waited for when everybody who could write is dead. Shorter than
+/// any caller's own pause: a call that is dropped and made again begins anew.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// Runs commands as processes of this machine, each in a process group of its own. Linux only.
 ///
 /// A command ends with everything it started: what it left in the background may write for two more
@@ -356,7 +360,7 @@ impl SessionSource for LocalSource {
                 // Everybody who could write is dead, and what is still in the pipes is read at once; but
                 // for a process that could not be killed, which is not waited for.
                 None if self.swept && self.end.reaches_everybody() => {
-                    let next = tokio::time::timeout(DRAIN, self.output.next()).await;
+                    let next = tokio::time::timeout(GLANCE, self.output.next()).await;
                     Ok(next.unwrap_or(Ok(None)))
                 }
                 None => Ok(Ok(None)),
