@@ -91,7 +91,8 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// [`Error::NotOwned`], [`Error::Io`]: then it is not sealed.
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error>;
 
-    /// Gives up ownership; what this store does not own it leaves alone. Never blocks.
+    /// Gives up ownership; what this store does not own it leaves alone. It may remove a small file, and
+    /// waits for nobody.
     fn release(&self, log: &JobId);
 
     /// Deletes a log that nobody alive owns, and returns the bytes that it freed.
