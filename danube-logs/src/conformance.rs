@@ -31,6 +31,7 @@ fn state(sealed: bool) -> LogState {
             range: ByteRange::new(1, 9),
         }],
         sealed_at: sealed.then_some(Timestamp::UNIX_EPOCH),
+        ..LogState::default()
     }
 }
 
@@ -140,26 +141,63 @@ pub async fn an_abandoned_log_is_taken_over_once_and_goes_on(owners: Owners<'_>)
     assert_eq!(all(&winner, &log).await, b"[t] [s] [stdout] whole\nmore\n");
 }
 
-/// What a dying owner left of a line is closed, or dropped where it says nothing.
-pub async fn a_torn_line_is_closed_or_dropped(owners: Owners<'_>) {
-    for (torn, mended) in [
-        (
-            &b"[t] [s] [stdout] whole\n[t] [s] [stdout] par"[..],
-            &b"[t] [s] [stdout] whole\n[t] [s] [stdout] par\n"[..],
-        ),
-        (b"[t] [s] [stdout] whole\n[t] [s", b"[t] [s] [stdout] whole\n"),
-        (b"[2024-", b""),
-        (b"", b""),
-    ] {
-        let (first, log) = (owners(), id(&format!("log-{}", torn.len())));
+/// What a dying owner left stays as it is, a torn line too, and is gone on with.
+pub async fn what_a_dead_owner_left_stays_as_it_is(owners: Owners<'_>) {
+    let all_left =
+        [&b"[t] [s] [stdout] whole\n[t] [s] [stdout] par"[..], b"whole\n", b"[2024-", b""];
+    for (number, left) in all_left.into_iter().enumerate() {
+        let (first, log) = (owners(), id(&format!("log-{number}")));
         first.open(&log).await.expect("opened");
-        put(&first, &log, 0, torn).await;
+        put(&first, &log, 0, left).await;
         drop(first);
         let second = owners();
         let stat = second.open(&log).await.expect("taken over");
-        assert_eq!(stat.len, mended.len() as u64);
-        assert_eq!(all(&second, &log).await, mended);
+        assert_eq!(stat.len, left.len() as u64);
+        assert_eq!(put(&second, &log, stat.len, b"\n").await, stat.len + 1);
+        assert_eq!(all(&second, &log).await, [left, b"\n"].concat());
     }
+}
+
+/// The ring behind a full head has the newest lines, counts the others, survives its owner, is no part of what is
+/// read, and goes with the seal.
+pub async fn the_ring_keeps_the_newest_lines_and_counts_the_others(owners: Owners<'_>) {
+    const KEEP: u64 = 100;
+    let (mut store, log) = (owners(), id("a"));
+    store.open(&log).await.expect("opened");
+    assert_eq!(store.tail(&log).await.expect("asked"), None);
+    put(&store, &log, 0, b"head\n").await;
+    let mut given = Vec::new();
+    for number in 0..200 {
+        let lines = format!("line {number}\n").repeat(number % 4);
+        let count = lines.len() as u64;
+        store.append_tail(&log, lines.clone().into(), count, KEEP).await.expect("appended");
+        given.extend_from_slice(lines.as_bytes());
+        if number % 50 == 33 {
+            drop(store);
+            store = owners();
+            // The lines say nothing of a format, so what they carry is what they are.
+            store.open(&log).await.expect("taken over");
+        }
+        let tail = store.tail(&log).await.expect("read").unwrap_or_default();
+        assert!(given.ends_with(&tail.lines), "after {number}");
+        assert!(tail.lines.len() as u64 >= KEEP.min(given.len() as u64), "after {number}");
+        assert!((tail.lines.len() as u64) < 2 * KEEP + 64, "after {number}");
+        let dropped = &given[..given.len() - tail.lines.len()];
+        assert_eq!(tail.dropped_lines, dropped.iter().filter(|&&b| b == b'\n').count() as u64);
+        assert_eq!(tail.dropped_output, dropped.len() as u64);
+        assert_eq!(all(&store, &log).await, b"head\n");
+    }
+    let other = owners();
+    let refused = other.append_tail(&log, Bytes::from_static(b"x\n"), 2, KEEP).await;
+    assert!(matches!(refused, Err(Error::NotOwned { .. })), "{refused:?}");
+    store.seal(&log, &state(true)).await.expect("sealed");
+    let refused = store.append_tail(&log, Bytes::from_static(b"x\n"), 2, KEEP).await;
+    assert!(matches!(refused, Err(Error::Sealed { .. })), "{refused:?}");
+    assert_eq!(all(&other, &log).await, b"head\n");
+    store.release(&log);
+    other.delete(&log).await.expect("deleted");
+    other.open(&log).await.expect("a new one");
+    assert_eq!(other.tail(&log).await.expect("asked"), None, "the old one's ring is gone");
 }
 
 /// A sealed log never changes; sealing again is fine; its state is kept.
@@ -321,7 +359,8 @@ macro_rules! log_store_conformance {
             a_living_owner_is_the_only_one,
             nothing_is_written_without_opening,
             an_abandoned_log_is_taken_over_once_and_goes_on,
-            a_torn_line_is_closed_or_dropped,
+            what_a_dead_owner_left_stays_as_it_is,
+            the_ring_keeps_the_newest_lines_and_counts_the_others,
             a_sealed_log_never_changes,
             waiting_ends_with_growth_the_seal_and_the_owner,
             deleting_is_idempotent_and_frees_the_id,

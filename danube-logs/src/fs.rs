@@ -1,6 +1,7 @@
 //! Logs as files: `<job>.log` as people read it, `<job>.idx` with its state.
 
 mod reserve;
+mod ring;
 mod sidecar;
 
 use std::collections::HashMap;
@@ -21,8 +22,8 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use self::reserve::Reserve;
-use crate::store::whole_lines;
-use crate::{Error, LogPhase, LogStat, LogState, LogStore, MAX_LINE_BYTES, MAX_READ_BYTES};
+use self::ring::Ring;
+use crate::{Error, LogPhase, LogStat, LogState, LogStore, LogTail, MAX_READ_BYTES};
 
 /// How often a log that another process writes is looked at. Far below what a reader notices, and
 /// two system calls each.
@@ -58,8 +59,9 @@ struct Inner {
 struct Owned {
     /// Holds the lock.
     file: File,
-    /// Held while the file is written or synced: one at a time, and only on blocking threads.
-    writing: Mutex<()>,
+    /// Held while the file or the ring behind it is written or synced: one at a time, and only on
+    /// blocking threads.
+    writing: Mutex<Option<Ring>>,
     /// Locked for moments only: runtime threads look in here.
     tail: Mutex<Tail>,
     growth: watch::Sender<()>,
@@ -164,6 +166,30 @@ impl LogStore for FsLogs {
             looks += 1;
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        let owned = self.find_owned(log)?;
+        self.blocking(log, move |inner, log| inner.append_tail(log, &owned, &lines, output, keep))
+            .await
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        let owned = self.find_owned(log)?;
+        self.blocking(log, move |_, log| {
+            let ring = owned.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            ring.as_ref()
+                .map(Ring::read)
+                .transpose()
+                .map_err(|e| io_error(log, "read the end of", e))
+        })
+        .await
     }
 
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
@@ -315,11 +341,16 @@ impl Inner {
                     return Err(io_error(log, "reserve room for", source));
                 }
             };
-            let len = close_torn_line(&file).map_err(|e| io_error(log, "recover", e))?;
+            let recover = |e| io_error(log, "recover", e);
+            let ring = match is_new {
+                true => None,
+                false => Ring::open(&self.dir, log, state.format).map_err(recover)?,
+            };
+            let len = file.metadata().map_err(recover)?.len();
             let tail = Tail { len, state: Arc::new(state), phase: LogPhase::Open, owned: true };
             let new = Owned {
                 file,
-                writing: Mutex::default(),
+                writing: Mutex::new(ring),
                 tail: Mutex::new(tail),
                 growth: watch::Sender::new(()),
                 reserve: Mutex::new(reserve),
@@ -336,6 +367,7 @@ impl Inner {
         let failed = |source| io_error(log, "create", source);
         // What an earlier log of this id left must not be taken for this one's.
         sidecar::remove(&self.dir, log).map_err(failed)?;
+        ring::remove(&self.dir, log).map_err(failed)?;
         let path = self.path(log);
         let temporary = TemporaryFile::create_beside(&path, 0o600).map_err(failed)?;
         let file = temporary.file().try_clone().map_err(failed)?;
@@ -420,6 +452,33 @@ impl Inner {
         Ok(LogStat { len, phase, owned, state: Arc::new(state) })
     }
 
+    fn append_tail(
+        &self,
+        log: &JobId,
+        owned: &Owned,
+        lines: &[u8],
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        let mut ring = owned.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if owned.stat().phase != LogPhase::Open {
+            return Err(Error::Sealed { log: log.clone() });
+        }
+        let append = |ring: &mut Option<Ring>| {
+            let ring = match ring {
+                Some(ring) => ring,
+                none => none.insert(Ring::create(&self.dir, log)?),
+            };
+            ring.append(lines, output, keep)
+        };
+        append(&mut ring).map_err(|source| {
+            if ErrorClass::of_io(&source) == ErrorClass::Exhausted {
+                owned.give_up_reserve();
+            }
+            io_error(log, "write", source)
+        })
+    }
+
     fn save(
         &self,
         log: &JobId,
@@ -428,7 +487,7 @@ impl Inner {
         phase: LogPhase,
     ) -> Result<(), Error> {
         // A slow disk makes the next write wait, and nobody who reads.
-        let _alone = owned.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = owned.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if owned.stat().phase != LogPhase::Open {
             return if phase == LogPhase::Sealed {
                 Ok(())
@@ -441,12 +500,21 @@ impl Inner {
         }
         // The bytes first: a state that says more than the file would be a lie after a crash.
         owned.file.sync_data().map_err(|e| io_error(log, "sync", e))?;
+        if let Some(ring) = ring.as_ref().filter(|_| phase == LogPhase::Open) {
+            ring.sync().map_err(|e| io_error(log, "sync", e))?;
+        }
         sidecar::write(&self.dir, log, &state, phase == LogPhase::Sealed)
             .map_err(|e| io_error(log, "write the state of", e))?;
         {
             let mut tail = owned.lock();
             tail.state = Arc::new(state);
             tail.phase = phase;
+        }
+        if phase == LogPhase::Sealed
+            && ring.take().is_some()
+            && let Err(error) = ring::remove(&self.dir, log)
+        {
+            tracing::warn!(%log, %error, "what was folded into a log could not be deleted beside it");
         }
         owned.growth.send_replace(());
         Ok(())
@@ -477,6 +545,7 @@ impl Inner {
             Err(error) => return Err(error),
         }
         freed += reserve::remove(&self.dir, log).map_err(failed)?;
+        freed += ring::remove(&self.dir, log).map_err(failed)?;
         // The state goes last: a log without one counts as not sealed, and is found again.
         freed += sidecar::remove(&self.dir, log).map_err(failed)?;
         if freed > 0 {
@@ -525,27 +594,6 @@ fn list_error(dir: &Path, source: io::Error) -> Error {
 /// A pause on a blocking thread.
 fn wait(pause: Duration) {
     std::thread::park_timeout(pause);
-}
-
-/// Mends the end of a log whose owner may have died in the middle of a write; returns its length.
-fn close_torn_line(file: &File) -> io::Result<u64> {
-    let len = file.metadata()?.len();
-    // A line is never longer than this, so its beginning is in here.
-    let start = len.saturating_sub(MAX_LINE_BYTES as u64 + 4096);
-    let mut end = vec![0; usize::try_from(len - start).unwrap_or(0)];
-    file.read_exact_at(&mut end, start)?;
-    let (mut keep, mut close) = whole_lines(&end);
-    if keep == 0 && start > 0 {
-        // A line that is longer than ours can be: somebody else's, kept as it is.
-        (keep, close) = (end.len(), true);
-    }
-    let mut len = start + keep as u64;
-    file.set_len(len)?;
-    if close {
-        file.write_all_at(b"\n", len)?;
-        len += 1;
-    }
-    Ok(len)
 }
 
 #[cfg(test)]

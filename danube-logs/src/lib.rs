@@ -16,9 +16,14 @@ mod writer;
 pub use error::Error;
 pub use follow::{FollowEvent, Follower};
 pub use fs::FsLogs;
-pub use line::{Line, LineSource, MAX_LINE_BYTES, parse_line};
+pub use line::{Line, LineFormat, LineSource, MAX_LINE_BYTES, parse_line};
 pub use memory::MemoryLogs;
-pub use store::{LogPhase, LogStat, LogState, LogStore, LogStoreExt, MAX_READ_BYTES, StepRange};
+pub use store::{
+    Fold, LogPhase, LogStat, LogState, LogStore, LogStoreExt, LogTail, MAX_READ_BYTES, StepRange,
+};
 pub use sweep::LogSweep;
 pub use terminal::terminal_safe;
-pub use writer::{DEFAULT_MAX_LOG_BYTES, Durability, LogOptions, LogWriter, SealedLog, StepWriter};
+pub use writer::{
+    DEFAULT_MAX_LOG_BYTES, Durability, Keep, LogOptions, LogWriter, MAX_TAIL_BYTES, SealedLog,
+    StepWriter,
+};

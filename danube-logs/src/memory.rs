@@ -1,6 +1,6 @@
 //! Logs in memory: for tests, and for hosts that keep nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use danube_core::{ByteRange, JobId};
 use tokio::sync::watch;
 
-use crate::{Error, LogPhase, LogStat, LogState, LogStore, MAX_READ_BYTES};
+use crate::line::Omitted;
+use crate::{Error, LogPhase, LogStat, LogState, LogStore, LogTail, MAX_READ_BYTES};
 
 /// Logs in memory. Clones are one owner; [`other_owner`](Self::other_owner) is another over the same
 /// logs.
@@ -43,6 +44,15 @@ struct Log {
     state: Arc<LogState>,
     sealed: bool,
     owner: Option<u64>,
+    ring: Option<Ring>,
+}
+
+/// The newest lines of a log whose head is full, as they were appended.
+#[derive(Debug, Default)]
+struct Ring {
+    dropped: Omitted,
+    lines: VecDeque<(Bytes, Omitted)>,
+    bytes: u64,
 }
 
 impl Default for Shared {
@@ -149,7 +159,6 @@ impl LogStore for MemoryLogs {
             return Err(Error::Owned { log: log.clone() });
         }
         found.owner = Some(self.0.id);
-        crate::store::close_torn_line(&mut found.bytes);
         Ok(found.stat())
     }
 
@@ -190,6 +199,42 @@ impl LogStore for MemoryLogs {
         }
     }
 
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.owned(log, |found| {
+            let ring = found.ring.get_or_insert_default();
+            let count = memchr::memchr_iter(b'\n', &lines).count() as u64;
+            ring.bytes += lines.len() as u64;
+            ring.lines.push_back((lines, Omitted { lines: count, output }));
+            while let Some((oldest, omitted)) = ring.lines.front()
+                && ring.bytes - oldest.len() as u64 >= keep
+            {
+                ring.dropped += *omitted;
+                ring.bytes -= oldest.len() as u64;
+                ring.lines.pop_front();
+            }
+            Ok(())
+        })
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        self.owned(log, |found| {
+            Ok(found.ring.as_ref().map(|ring| {
+                let lines: Vec<&[u8]> = ring.lines.iter().map(|(lines, _)| &lines[..]).collect();
+                LogTail {
+                    dropped_lines: ring.dropped.lines,
+                    dropped_output: ring.dropped.output,
+                    lines: lines.concat().into(),
+                }
+            }))
+        })
+    }
+
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         self.owned(log, |found| {
             found.state = Arc::new(state.clone());
@@ -201,6 +246,7 @@ impl LogStore for MemoryLogs {
         let sealed = self.owned(log, |found| {
             found.state = Arc::new(state.clone());
             found.sealed = true;
+            found.ring = None;
             Ok(())
         });
         match sealed {

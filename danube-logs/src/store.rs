@@ -8,7 +8,7 @@ use bytes::Bytes;
 use danube_core::{ByteRange, JobId, StepName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, Keep, LineFormat};
 
 /// The most that one [`LogStore::read`] returns.
 pub const MAX_READ_BYTES: u64 = 1024 * 1024;
@@ -39,9 +39,8 @@ pub const MAX_READ_BYTES: u64 = 1024 * 1024;
 /// Clones and `Arc`s of one store are one owner.
 #[async_trait]
 pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Takes ownership for appending: creates the log, or takes over one whose owner is gone. The
-    /// taken-over log ends with a whole line: what a dying owner left of a line is closed with a
-    /// line feed, or dropped where not even its brackets were complete.
+    /// Takes ownership for appending: creates the log, or takes over one whose owner is gone. What was there
+    /// stays as it is; a dying owner may have left the beginning of a last append, which ends anywhere.
     ///
     /// # Errors
     ///
@@ -76,6 +75,29 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///
     /// [`Error::NotFound`], also when it is deleted meanwhile; [`Error::Io`].
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error>;
+
+    /// Appends whole lines to the ring behind a log whose head is full: the newest `keep` bytes of all that
+    /// it was given stay, and up to as many more. `output` is how many of them a command wrote; it is only counted. What
+    /// an append that returned has stored survives the death of the process, as with [`append`](Self::append).
+    /// The ring is no part of the log: readers do not see it, and sealing drops it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Sealed`], [`Error::Io`].
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error>;
+
+    /// What the ring behind a log that this store owns has, whole lines; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Io`].
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error>;
 
     /// Makes what was appended, and this state, durable.
     ///
@@ -130,6 +152,18 @@ impl<T: LogStore + ?Sized> LogStore for Arc<T> {
     }
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
         (**self).changed(log, beyond).await
+    }
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        (**self).append_tail(log, lines, output, keep).await
+    }
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        (**self).tail(log).await
     }
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         (**self).sync(log, state).await
@@ -189,6 +223,38 @@ pub struct LogState {
     pub steps: Vec<StepRange>,
     /// When it was sealed.
     pub sealed_at: Option<Timestamp>,
+    /// How its lines look.
+    #[serde(default)]
+    pub format: LineFormat,
+    /// What is kept of it when it is too long.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Where the ring behind a full head goes into the log, once that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
+}
+
+/// How the end of a log that was too long came behind its head. Written down before the bytes are, so
+/// that whoever takes over goes on where its predecessor died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// Where the head ends.
+    pub at: u64,
+    /// The line that stands between head and end, with its line feed; empty where nothing was left out.
+    pub marker: String,
+    /// Bytes of the log's end that come behind it.
+    pub tail_bytes: u64,
+}
+
+/// What the ring behind a log has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogTail {
+    /// Lines that it was given and has no more.
+    pub dropped_lines: u64,
+    /// How much of these lines a command wrote, in bytes.
+    pub dropped_output: u64,
+    /// The lines that it has.
+    pub lines: Bytes,
 }
 
 /// Where a step's lines lie.
@@ -238,26 +304,3 @@ pub trait LogStoreExt: LogStore {
 }
 
 impl<T: LogStore + ?Sized> LogStoreExt for T {}
-
-/// What a taken-over log's end becomes: see [`LogStore::open`]. Returns how many bytes of it stay
-/// and whether a line feed must follow them.
-pub(crate) fn whole_lines(end: &[u8]) -> (usize, bool) {
-    let line_start = memchr::memrchr(b'\n', end).map_or(0, |at| at + 1);
-    let torn = &end[line_start..];
-    if torn.is_empty() {
-        (end.len(), false)
-    } else if crate::parse_line(torn).is_some() {
-        (end.len(), true)
-    } else {
-        // Less than its brackets: it carries nothing that a command wrote.
-        (line_start, false)
-    }
-}
-
-pub(crate) fn close_torn_line(bytes: &mut Vec<u8>) {
-    let (keep, close) = whole_lines(bytes);
-    bytes.truncate(keep);
-    if close {
-        bytes.push(b'\n');
-    }
-}

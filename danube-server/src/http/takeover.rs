@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::{ByteRange, JobId};
-use danube_logs::{Error, LogPhase, LogStat, LogState, LogStore};
+use danube_logs::{Error, LogPhase, LogStat, LogState, LogStore, LogTail};
 use tokio::time::{Instant, sleep};
 
 /// Bytes that a stream reads at once. A follower alone would read more, which is quicker; here
@@ -91,6 +91,20 @@ impl LogStore for AwaitTakeover {
     async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
         let range = ByteRange::with_len(range.start, PIECE_BYTES).clamp_end(range.end);
         self.inner.read(log, range).await
+    }
+
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.inner.append_tail(log, lines, output, keep).await
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        self.inner.tail(log).await
     }
 
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
