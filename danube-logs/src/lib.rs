@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod blocks;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -11,6 +12,7 @@ pub mod sse;
 mod store;
 mod sweep;
 mod terminal;
+pub mod views;
 mod writer;
 
 pub use error::Error;
