@@ -8,6 +8,7 @@ mod follow;
 mod fs;
 mod line;
 mod memory;
+pub mod search;
 pub mod sse;
 mod store;
 mod sweep;
@@ -20,6 +21,7 @@ pub use follow::{FollowEvent, Follower};
 pub use fs::FsLogs;
 pub use line::{Line, LineFormat, LineSource, MAX_LINE_BYTES, parse_line};
 pub use memory::MemoryLogs;
+pub use search::search;
 pub use store::{
     Fold, LogPhase, LogStat, LogState, LogStore, LogStoreExt, LogTail, MAX_READ_BYTES, StepRange,
 };
