@@ -148,6 +148,30 @@ pub(crate) struct LogsArgs {
     /// The exact bytes to a terminal too; without it control characters are made safe there
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Leave colours and other escape sequences out
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) strip: bool,
+    /// One JSON object per line, with time, level, message and place
+    #[arg(long, conflicts_with_all = ["raw"])]
+    pub(crate) json: bool,
+    /// Only the lines whose content matches this regular expression; exit 1 if there are none
+    #[arg(long, value_name = "PATTERN", conflicts_with = "tail")]
+    pub(crate) grep: Option<String>,
+    /// The pattern is a text, not a regular expression
+    #[arg(short = 'F', long, requires = "grep")]
+    pub(crate) fixed: bool,
+    /// Upper and lower case are the same
+    #[arg(short, long, requires = "grep")]
+    pub(crate) ignore_case: bool,
+    /// Also N lines before and after each that matches
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0, requires = "grep", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) context: u16,
+    /// Only how many lines match
+    #[arg(short, long, requires = "grep", conflicts_with = "follow")]
+    pub(crate) count: bool,
+    /// Their numbers in front of them
+    #[arg(short = 'n', long, requires = "grep")]
+    pub(crate) line_number: bool,
 }
 
 #[derive(Subcommand)]

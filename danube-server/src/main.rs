@@ -5,6 +5,7 @@ mod artifacts;
 mod cli;
 mod config;
 mod failure;
+mod grep;
 mod http;
 mod jobs;
 mod logs;

@@ -129,3 +129,69 @@ fn names_are_found_by_beginning_and_end_and_ambiguity_is_said() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("no-such-job"), "{}", said(&unknown));
 }
+
+#[test]
+fn what_matches_is_found_and_nothing_is_an_honest_no() {
+    let danube = Danube::new();
+    let script = r"seq 1 5; printf 'an \033[31merr\033[1mor\033[0m here\n' >&2; seq 6 9";
+    assert_eq!(danube.run(&["run", "--", "sh", "-c", script]).status.code(), Some(0));
+    let log = String::from_utf8(danube.log()).unwrap();
+    let all: Vec<&str> = log.split_inclusive('\n').collect();
+    let error = all.iter().position(|line| line.contains("err")).unwrap();
+    let found = danube.expect(0, &["logs", "latest", "--grep", "ERROR", "-i"]);
+    assert_eq!(found, all[error]);
+    let text = danube.expect(0, &["logs", "latest", "--grep", "error", "--strip", "-n"]);
+    let stripped = all[error].replace("\x1b[31m", "").replace("\x1b[1m", "").replace("\x1b[0m", "");
+    assert_eq!(text, format!("{}:{stripped}", error + 1));
+    assert_eq!(danube.expect(0, &["logs", "latest", "--grep", "^[0-9]$", "--count"]), "9\n");
+    assert_eq!(danube.expect(0, &["logs", "latest", "-f", "--grep", "^5$"]), all[index(&all, "5")]);
+    for none in
+        [&["--grep", "stdout"][..], &["--grep", "^.$", "-F"], &["--grep", "x", "--step", "run"]]
+    {
+        let out = danube.run(&[&["logs", "latest"], none].concat());
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0), "{none:?}: {}", said(&out));
+    }
+    for wrong in [&["--grep", "("][..], &["--grep", ""], &["-F"], &["--grep", "x", "--tail", "1"]] {
+        let out = danube.run(&[&["logs", "latest"], wrong].concat());
+        assert_eq!(out.status.code(), Some(2), "{wrong:?}: {}", said(&out));
+    }
+}
+
+fn index(lines: &[&str], content: &str) -> usize {
+    lines.iter().position(|line| line.trim_end().ends_with(&format!("] {content}"))).unwrap()
+}
+
+#[test]
+fn entries_are_json_lines_also_of_a_log_that_grows() {
+    let danube = Danube::new();
+    let running = danube.start(&[
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "for i in $(seq 1 100); do echo line $i; sleep 0.005; done; echo end >&2",
+    ]);
+    danube.wait_for_log("line 10");
+    let follower = danube.start(&["logs", "-f", "latest", "--json"]);
+    assert_eq!(running.wait().status.code(), Some(0));
+    let followed = follower.wait();
+    let told = danube.expect(0, &["logs", "latest", "--json"]);
+    assert_eq!(String::from_utf8(followed.stdout).unwrap(), told);
+    let messages: Vec<(String, String)> = told
+        .lines()
+        .map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+            (text("level"), text("message"))
+        })
+        .collect();
+    let mut expected: Vec<_> =
+        (1..=100).map(|n| ("INFO".to_owned(), format!("line {n}"))).collect();
+    expected.push(("ERROR".into(), "end".into()));
+    assert_eq!(messages, expected);
+    for tail in [&["--tail", "2"][..], &["--tail", "2", "--step", "run"]] {
+        let last = danube.expect(0, &[&["logs", "latest", "--json"], tail].concat());
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(last.lines().collect::<Vec<_>>(), lines[lines.len() - 2..], "{tail:?}");
+    }
+}
