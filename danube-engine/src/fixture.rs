@@ -147,6 +147,14 @@ impl<T: LogStore> LogStore for Spy<T> {
         self.inner.delete(log).await
     }
 
+    async fn landmark(
+        &self,
+        log: &JobId,
+        sought: danube_logs::Sought,
+    ) -> Result<danube_logs::Landmark, danube_logs::Error> {
+        self.inner.landmark(log, sought).await
+    }
+
     async fn list(
         &self,
         after: Option<&JobId>,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use danube_core::{ByteRange, JobId, StepName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::index::{Landmark, Sought, line_time};
 use crate::{Error, Keep, LineFormat};
 
 /// The most that one [`LogStore::read`] returns.
@@ -30,6 +31,8 @@ pub const MAX_READ_BYTES: u64 = 1024 * 1024;
 ///   reaches.
 /// * **Readable.** Anybody reads, at any time, whatever an acknowledged append stored, at the same
 ///   offsets for ever.
+/// * **Landmarks.** `landmark` names the beginning of a line at or before what is sought, however short the way from
+///   there is.
 /// * **Sealed once.** After `seal` the bytes and the state never change. Sealing again is `Ok`.
 /// * **Deleted.** `delete` is idempotent; a deleted log is [`Error::NotFound`], and its id may be used
 ///   again.
@@ -124,6 +127,14 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// [`Error::Owned`], [`Error::Io`].
     async fn delete(&self, log: &JobId) -> Result<u64, Error>;
 
+    /// Where a scan for a line or a time may begin: the sooner it ends, the better, and the beginning of the
+    /// log ([`Landmark::default`]) is always right. [`LineIndex`](crate::LineIndex) makes good ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error>;
+
     /// Logs in the order of their ids, at most `limit`, those after `after`.
     ///
     /// # Errors
@@ -176,6 +187,9 @@ impl<T: LogStore + ?Sized> LogStore for Arc<T> {
     }
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         (**self).delete(log).await
+    }
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error> {
+        (**self).landmark(log, sought).await
     }
     async fn list(
         &self,
@@ -266,6 +280,9 @@ pub struct StepRange {
     pub range: ByteRange,
 }
 
+/// What a scan reads at once.
+const SCAN_BYTES: u64 = 64 * 1024;
+
 /// Comfort over any [`LogStore`].
 #[async_trait]
 pub trait LogStoreExt: LogStore {
@@ -276,7 +293,6 @@ pub trait LogStoreExt: LogStore {
     ///
     /// Those of [`stat`](LogStore::stat) and [`read`](LogStore::read).
     async fn tail_offset(&self, log: &JobId, lines: usize) -> Result<u64, Error> {
-        const BLOCK: u64 = 64 * 1024;
         let len = self.stat(log).await?.len;
         if lines == 0 {
             return Ok(len);
@@ -284,7 +300,7 @@ pub trait LogStoreExt: LogStore {
         let mut end = len;
         let mut seen = 0;
         while end > 0 {
-            let start = end.saturating_sub(BLOCK);
+            let start = end.saturating_sub(SCAN_BYTES);
             let block = self.read(log, ByteRange::new(start, end)).await?;
             for at in memchr::memrchr_iter(b'\n', &block) {
                 let after = start + at as u64 + 1;
@@ -300,6 +316,74 @@ pub trait LogStoreExt: LogStore {
             end = start;
         }
         Ok(0)
+    }
+
+    /// The offset at which a line begins, counted from 0; `None` where the log has fewer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`landmark`](LogStore::landmark) and [`read`](LogStore::read).
+    async fn line_offset(&self, log: &JobId, line: u64) -> Result<Option<u64>, Error> {
+        let from = self.landmark(log, Sought::Line(line)).await?;
+        let (mut at, mut left) = (from.offset, line.saturating_sub(from.lines_before));
+        loop {
+            let block = self.read(log, ByteRange::with_len(at, SCAN_BYTES)).await?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            if left == 0 {
+                return Ok(Some(at));
+            }
+            let nth = usize::try_from(left - 1).unwrap_or(usize::MAX);
+            let mut feeds = memchr::memchr_iter(b'\n', &block);
+            at += match feeds.nth(nth) {
+                Some(feed) => {
+                    left = 0;
+                    feed + 1
+                }
+                None => {
+                    left -= memchr::memchr_iter(b'\n', &block).count() as u64;
+                    block.len()
+                }
+            } as u64;
+        }
+    }
+
+    /// The offset of the first line whose time is `since` or later; `None` where there is none, or where lines carry
+    /// no time with a date. Times are those that the lines begin with.
+    ///
+    /// What follows that line is all that was written since. Where the clock was set back meanwhile, lines with earlier times
+    /// are among it, and a line that was ahead of its time for less than 64 KiB of log may be overlooked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`landmark`](LogStore::landmark) and [`read`](LogStore::read).
+    async fn time_offset(&self, log: &JobId, since: Timestamp) -> Result<Option<u64>, Error> {
+        let mut at = self.landmark(log, Sought::Time(since)).await?.offset;
+        let mut inside_a_line = false;
+        loop {
+            let block = self.read(log, ByteRange::with_len(at, SCAN_BYTES)).await?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            let mut seen = 0;
+            while seen < block.len() {
+                let rest = &block[seen..];
+                let feed = memchr::memchr(b'\n', rest);
+                if !inside_a_line {
+                    if feed.is_none() && seen > 0 {
+                        // Its time may be cut: read on from its beginning.
+                        break;
+                    }
+                    if line_time(rest).is_some_and(|time| time >= since) {
+                        return Ok(Some(at + seen as u64));
+                    }
+                }
+                inside_a_line = feed.is_none();
+                seen += feed.map_or(rest.len(), |feed| feed + 1);
+            }
+            at += seen as u64;
+        }
     }
 }
 

@@ -273,7 +273,7 @@ impl EntryList {
         self.bytes += line.len() as u64;
         let source = parsed.as_ref().map_or(LineSource::Stdout, |line| line.source);
         let (level, source) = match source {
-            LineSource::Stdout => ("INFO", "tool"),
+            LineSource::Stdout | LineSource::Unknown => ("INFO", "tool"),
             LineSource::Stderr => ("ERROR", "tool"),
             LineSource::Danube => ("WARNING", "danube"),
         };

@@ -1,6 +1,6 @@
 //! What is particular to files: names, links, locks, and what a crash leaves.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use danube_core::Timestamp;
@@ -36,9 +36,10 @@ async fn files_lie_where_they_are_documented_and_are_private() {
             path.display()
         );
     }
-    let state: serde_json::Value =
-        serde_json::from_slice(&fs::read(logs.join("job.idx")).unwrap()).unwrap();
-    assert_eq!((&state["version"], &state["sealed"]), (&1.into(), &true.into()));
+    let sidecar = fs::read(logs.join("job.idx")).unwrap();
+    let state = sidecar.split(|&b| b == b'\n').next().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(state).unwrap();
+    assert_eq!((&state["version"], &state["sealed"]), (&2.into(), &true.into()));
     let mut names: Vec<_> = fs::read_dir(&logs).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["job.idx", "job.log"], "nothing temporary is left");
@@ -99,9 +100,9 @@ async fn a_lost_or_broken_state_means_not_sealed_and_a_newer_one_is_left_alone()
     let store = FsLogs::new(dir.path());
     sealed(&store, b"text\n").await;
     let idx = dir.path().join("job.idx");
-    fs::write(&idx, r#"{"version":2,"sealed":true,"something":"else"}"#).unwrap();
+    fs::write(&idx, r#"{"version":3,"sealed":true,"something":"else"}"#).unwrap();
     // What cannot be understood at all counts as lost; a version that is newer is respected.
-    fs::write(&idx, r#"{"version":2,"sealed":true,"truncated":false,"omitted_lines":0,"omitted_bytes":0,"steps":[],"sealed_at":null}"#).unwrap();
+    fs::write(&idx, r#"{"version":3,"sealed":true,"truncated":false,"omitted_lines":0,"omitted_bytes":0,"steps":[],"sealed_at":null}"#).unwrap();
     assert!(matches!(store.stat(&id()).await, Err(Error::Io { .. })));
     assert!(matches!(store.open(&id()).await, Err(Error::Io { .. })));
     for broken in ["", "{", "null"] {

@@ -315,6 +315,9 @@ impl LogStore for Failing {
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         self.inner.delete(log).await
     }
+    async fn landmark(&self, log: &JobId, sought: crate::Sought) -> Result<crate::Landmark, Error> {
+        self.0.landmark(log, sought).await
+    }
     async fn list(
         &self,
         after: Option<&JobId>,

@@ -51,9 +51,12 @@ async fn run(data: &[u8]) {
                 // Now and then a line longer than the longest that is kept in one piece.
                 let chunk = chunk.repeat(if operation == 49 { 700 } else { 1 });
                 written[stream].extend_from_slice(&chunk);
-                step.write([OutputStream::Stdout, OutputStream::Stderr][stream % 2], &chunk)
-                    .await
-                    .unwrap();
+                let output = [OutputStream::Stdout, OutputStream::Stderr][stream % 2];
+                if operation % 2 == 0 {
+                    step.feed(output, &chunk).await.unwrap();
+                } else {
+                    step.write(output, &chunk).await.unwrap();
+                }
             }
             (_, None) => {}
         }
@@ -89,6 +92,7 @@ fn check(text: &[u8], written: &[Vec<u8>; 4], truncated: bool) {
                 assert!(content.starts_with(b"[TRUNCATED - log exceeded "));
                 continue;
             }
+            LineSource::Unknown => panic!("this format says whose line it is"),
         };
         match &mut read[stream] {
             Some(lines) => {
