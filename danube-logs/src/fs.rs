@@ -69,7 +69,7 @@ impl FsLogs {
     /// Logs in `dir`, which is created (0700) with the first one.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self::build(dir.into(), false)
+        Self::build(dir.into(), false, true)
     }
 
     /// Logs in `dir` that are compressed when they are sealed: `<job>.log.zst`, in the seekable format of
@@ -77,13 +77,13 @@ impl FsLogs {
     /// A log that cannot be compressed, for instance on a full disk, stays as it is.
     #[must_use]
     pub fn compressed(dir: impl Into<PathBuf>) -> Self {
-        Self::build(dir.into(), true)
+        Self::build(dir.into(), true, true)
     }
 
-    fn build(dir: PathBuf, compress: bool) -> Self {
+    fn build(dir: PathBuf, compress: bool, notify: bool) -> Self {
         let dir = Arc::new(Dir(dir));
         Self(Arc::new(Inner {
-            watcher: Watcher::new(dir.clone()),
+            watcher: Watcher::new(dir.clone(), notify),
             dir,
             compress,
             owned: Mutex::default(),
@@ -261,6 +261,12 @@ impl LogStore for FsLogs {
         let list = move || inner.list(after.as_ref(), limit);
         let failed = |source| Error::List { dir: self.0.dir.0.clone(), source };
         join(tokio::task::spawn_blocking(list).await).map_err(failed)?
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.watcher.close();
     }
 }
 

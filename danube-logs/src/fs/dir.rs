@@ -50,7 +50,7 @@ impl Stored {
     }
 }
 
-fn read_range(file: &File, range: ByteRange) -> io::Result<Bytes> {
+pub(super) fn read_range(file: &File, range: ByteRange) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
     let mut read = 0;
     while read < bytes.len() {

@@ -39,6 +39,8 @@ const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Watcher {
     dir: Arc<Dir>,
+    /// Whether the system's notifications are asked for at all.
+    notify: bool,
     /// Locked for moments only: runtime threads look in here.
     watched: Mutex<Watching>,
 }
@@ -50,6 +52,8 @@ struct Watching {
     notifications: Option<Arc<OwnedFd>>,
     /// By the number that notifications carry.
     names: HashMap<i32, JobId>,
+    /// The number of the directory.
+    dir: Option<i32>,
     /// Whether the thread runs. It ends when there is nothing to watch.
     running: bool,
 }
@@ -89,8 +93,18 @@ impl Watched {
 }
 
 impl Watcher {
-    pub(super) fn new(dir: Arc<Dir>) -> Arc<Self> {
-        Arc::new(Self { dir, watched: Mutex::default() })
+    pub(super) fn new(dir: Arc<Dir>, notify: bool) -> Arc<Self> {
+        Arc::new(Self { dir, notify, watched: Mutex::default() })
+    }
+
+    /// Ends the thread: there is nobody left who could wait. It is not waited for.
+    pub(super) fn close(&self) {
+        let mut watching = self.lock();
+        watching.logs.clear();
+        if let (Some(fd), Some(dir)) = (&watching.notifications, watching.dir) {
+            // That a watch is gone is told too.
+            let _ = inotify::remove_watch(fd, dir);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Watching> {
@@ -151,15 +165,17 @@ impl Watcher {
             return Ok(());
         }
         // Instances are scarce (128 for a user by default): then it looks by itself.
-        watching.notifications = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .inspect_err(|error| tracing::warn!(%error, "logs of other processes are polled"))
-            .ok()
-            .map(Arc::new);
+        let notifications = self.notify.then(|| {
+            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+                .inspect_err(|error| tracing::warn!(%error, "logs of other processes are polled"))
+        });
+        watching.notifications = notifications.and_then(Result::ok).map(Arc::new);
         watching.names.clear();
-        if let Some(fd) = &watching.notifications {
-            // What is put in the place of a file, and what is deleted; nothing of what is written.
-            let _ = inotify::add_watch(fd, &self.dir.0, WatchFlags::MOVED_TO | WatchFlags::DELETE);
-        }
+        // What is put in the place of a file, and what is deleted; nothing of what is written.
+        let flags = WatchFlags::MOVED_TO | WatchFlags::DELETE;
+        let dir =
+            watching.notifications.as_ref().map(|fd| inotify::add_watch(fd, &self.dir.0, flags));
+        watching.dir = dir.and_then(Result::ok);
         let logs: Vec<JobId> = watching.logs.keys().cloned().collect();
         let this = self.clone();
         std::thread::Builder::new().name("danube-logs".into()).spawn(move || this.run())?;
@@ -202,7 +218,7 @@ impl Watcher {
                     std::thread::park_timeout(next_round.saturating_duration_since(Instant::now()))
                 }
             }
-            if Instant::now() >= next_round {
+            if Instant::now() >= next_round || self.lock().logs.is_empty() {
                 next_round = Instant::now() + if fd.is_some() { ROUND } else { ROUND_UNTOLD };
                 if !self.round() {
                     return;
@@ -220,7 +236,7 @@ impl Watcher {
     fn round(&self) -> bool {
         let logs: Vec<JobId> = {
             let mut watching = self.lock();
-            let Watching { logs, names, notifications, running } = &mut *watching;
+            let Watching { logs, names, notifications, running, dir: _ } = &mut *watching;
             logs.retain(|_, log| {
                 log.news.receiver_count() > 0 || log.lock().used.elapsed() < LINGER
             });
