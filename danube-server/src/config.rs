@@ -33,6 +33,8 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 # How a line begins: "milliseconds" ([2024-01-06T12:00:00.123Z] [step] [stdout]), "seconds", "time-of-day"
 # ([12:00:00.123]) or "raw" (nothing). The last two do not say which step a line belongs to.
 #format = "milliseconds"
+# Whether logs are compressed (zstd) when their job has ended; read them with danube logs, or with zstd -dc.
+#compress = false
 
 [artifacts]
 # Bytes of the largest file that is kept.
@@ -70,6 +72,7 @@ struct Logs {
     max_bytes: u64,
     tail_bytes: u64,
     format: LineFormat,
+    compress: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,7 +103,7 @@ struct Serve {
 impl Default for Logs {
     fn default() -> Self {
         let LogOptions { max_log_bytes, format, .. } = LogOptions::default();
-        Self { max_bytes: max_log_bytes, tail_bytes: 0, format }
+        Self { max_bytes: max_log_bytes, tail_bytes: 0, format, compress: false }
     }
 }
 
@@ -146,6 +149,7 @@ impl Default for Serve {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) log: LogOptions,
+    pub(crate) compress_logs: bool,
     pub(crate) max_artifact_bytes: u64,
     pub(crate) keep_logs: Duration,
     pub(crate) keep_artifacts: Duration,
@@ -176,6 +180,7 @@ impl Config {
         Ok(Self {
             data_dir,
             log: file.logs.options(),
+            compress_logs: file.logs.compress,
             max_artifact_bytes: file.artifacts.max_file_bytes,
             keep_logs: DAY * file.retention.logs_days,
             keep_artifacts: DAY * file.retention.artifacts_days,

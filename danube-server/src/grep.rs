@@ -138,6 +138,8 @@ mod tests {
             job: "latest".into(),
             follow: false,
             tail: None,
+            line: None,
+            since: None,
             step: None,
             raw: false,
             strip: false,

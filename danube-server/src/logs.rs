@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use danube_core::{ErrorClass, JobId};
+use danube_core::{ErrorClass, JobId, Timestamp};
 use danube_logs::views::{Ansi, EntryOptions, LogEntry, entries};
 use danube_logs::{Follower, LogPhase, LogStat, LogStore, LogStoreExt};
 use danube_store::{JobRecord, JobStore};
 
 use crate::Environment;
 use crate::app::App;
-use crate::cli::LogsArgs;
+use crate::cli::{LogsArgs, Since};
 use crate::failure::Failure;
 use crate::grep::{Grep, GrepStyle};
 use crate::terminal::Sink;
@@ -38,23 +38,39 @@ pub(crate) async fn logs(
         let grep = print(app, &id, 0, &stat, args.follow, grep).await?;
         return Ok(u8::from(!grep.found_any()));
     }
+    let start = start(app, &id, &args, &stat).await?;
     if args.json {
-        return print_entries(app, &id, &args).await.map(|()| 0);
+        return print_entries(app, &id, start, &args).await.map(|()| 0);
     }
-    let LogsArgs { follow, tail, step, strip, .. } = args;
-    let mut start = 0;
-    let mut options = ViewOptions { safe, dim: colour, strip, ..ViewOptions::default() };
-    match (tail, &step) {
-        (Some(lines), None) => start = app.logs.tail_offset(&id, lines).await?,
-        (Some(lines), Some(step)) => {
-            let all = count_lines(&app.logs, &id, stat.len, step).await?;
-            options.skip_lines = all.saturating_sub(lines as u64);
-        }
-        (None, _) => {}
+    let mut options =
+        ViewOptions { safe, dim: colour, strip: args.strip, ..ViewOptions::default() };
+    if let (Some(lines), Some(step)) = (args.tail, &args.step) {
+        let all = count_lines(&app.logs, &id, stat.len, step).await?;
+        options.skip_lines = all.saturating_sub(lines as u64);
     }
-    options.step = step;
-    print(app, &id, start, &stat, follow, View::new(options)).await?;
+    options.step = args.step;
+    print(app, &id, start, &stat, args.follow, View::new(options)).await?;
     Ok(0)
+}
+
+/// Where to begin. The last lines of one step are only known when all of it was read.
+async fn start(app: &App, id: &JobId, args: &LogsArgs, stat: &LogStat) -> Result<u64, Failure> {
+    // Past the end there is nothing yet; who follows gets what comes.
+    let found = if let (Some(lines), None) = (args.tail, &args.step) {
+        Some(app.logs.tail_offset(id, lines).await?)
+    } else if let Some(line) = args.line {
+        app.logs.line_offset(id, line.get() - 1).await?
+    } else if let Some(since) = &args.since {
+        let since = match *since {
+            Since::Time(time) => time,
+            // Longer ago than time goes back: from the beginning.
+            Since::Ago(ago) => app.clock.now().checked_sub(ago).unwrap_or(Timestamp::MIN),
+        };
+        app.logs.time_offset(id, since).await?
+    } else {
+        Some(0)
+    };
+    Ok(found.unwrap_or(stat.len))
 }
 
 /// Prints what is stored from an offset on, or follows it to the end.
@@ -74,20 +90,17 @@ async fn print<S: Shape>(
 }
 
 /// Prints entries, one JSON object per line, as `…/logs/entries` gives them.
-async fn print_entries(app: &App, id: &JobId, args: &LogsArgs) -> Result<(), Failure> {
+async fn print_entries(app: &App, id: &JobId, from: u64, args: &LogsArgs) -> Result<(), Failure> {
     let ansi = if args.strip { Ansi::Strip } else { Ansi::Keep };
     let mut options = EntryOptions::default()
         .with_limit(ENTRIES_AT_ONCE)
         .with_step(args.step.clone())
         .with_ansi(ansi);
+    options.from = from;
     // The last ones of a step are only known when all of it was read.
     let mut last = match (args.tail, &args.step) {
         (Some(lines), Some(_)) => Some((lines, VecDeque::new())),
-        (Some(lines), None) => {
-            options.from = app.logs.tail_offset(id, lines).await?;
-            None
-        }
-        (None, _) => None,
+        (Some(_), None) | (None, _) => None,
     };
     loop {
         let stat = app.logs.stat(id).await?;

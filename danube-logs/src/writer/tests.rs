@@ -316,7 +316,7 @@ impl LogStore for Failing {
         self.inner.delete(log).await
     }
     async fn landmark(&self, log: &JobId, sought: crate::Sought) -> Result<crate::Landmark, Error> {
-        self.0.landmark(log, sought).await
+        self.inner.landmark(log, sought).await
     }
     async fn list(
         &self,

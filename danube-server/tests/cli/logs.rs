@@ -47,8 +47,51 @@ steps:
     );
     let last = danube.expect(0, &["logs", "latest", "--step", "a", "--tail", "2"]);
     assert_eq!(last.lines().collect::<Vec<_>>(), of_a[of_a.len() - 2..]);
+    for n in [1, 2, 31, all.len(), all.len() + 1] {
+        let from = danube.expect(0, &["logs", "latest", "--line", &n.to_string()]);
+        assert_eq!(from.lines().collect::<Vec<_>>(), all[n - 1..], "--line {n}");
+    }
+    for n in [0, 30, all.len() - 1] {
+        let time = all[n].strip_prefix('[').unwrap().split(']').next().unwrap();
+        let first = all.iter().position(|line| line.contains(time)).unwrap();
+        let since = danube.expect(0, &["logs", "latest", "--since", time]);
+        assert_eq!(since.lines().collect::<Vec<_>>(), all[first..], "--since {time}");
+    }
+    assert_eq!(danube.expect(0, &["logs", "latest", "--since", "1h"]).lines().count(), all.len());
+    assert_eq!(danube.expect(0, &["logs", "latest", "--since", "2999-01-01T00:00:00Z"]), "");
+    for wrong in [&["--line", "0"][..], &["--since", "noon"], &["--line", "1", "--tail", "1"]] {
+        let wrong = danube.run(&[&["logs", "latest"], wrong].concat());
+        assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    }
     let missing = danube.run(&["logs", "latest", "--step", "nope"]);
     assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+}
+
+#[test]
+fn a_compressed_log_reads_as_before_and_the_reaper_compresses_the_others() {
+    let danube = Danube::new();
+    let config = danube.work().join("danube.toml");
+    fs::write(&config, "[logs]\ncompress = true\n").unwrap();
+    let compressing = ["--config", config.to_str().unwrap()];
+    let job = ["run", "--", "seq", "1", "1000"];
+    danube.expect(0, &job);
+    let text = danube.log();
+    danube.expect(0, &[&compressing[..], &["reaper", "--dry-run"]].concat());
+    assert!(danube.log_path().exists());
+    danube.expect(0, &[&compressing[..], &["reaper"]].concat());
+    let frames = danube.log_path().with_added_extension("zst");
+    assert!(!danube.log_path().exists() && frames.metadata().unwrap().len() < 20_000);
+    assert_eq!(danube.expect(0, &["logs", "latest"]).as_bytes(), text);
+    assert_eq!(danube.expect(0, &["logs", "latest", "-f"]).as_bytes(), text);
+    let tail = danube.expect(0, &["logs", "latest", "--tail", "2"]);
+    assert!(tail.contains("] 999\n") && tail.ends_with("] 1000\n") && tail.lines().count() == 2);
+
+    let run = danube.run(&[&compressing[..], &job].concat());
+    assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+    assert!(said(&run).contains(".log.zst ("), "{}", said(&run));
+    let frames = danube.log_path().with_added_extension("zst");
+    assert!(!danube.log_path().exists() && frames.exists());
+    assert!(danube.expect(0, &["logs", "latest", "--line", "1000"]).ends_with("] 1000\n"));
 }
 
 #[test]
