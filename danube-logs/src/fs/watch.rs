@@ -29,8 +29,9 @@ const ROUND: Duration = Duration::from_millis(250);
 /// The same where the system has no more notifications to give.
 const ROUND_UNTOLD: Duration = Duration::from_millis(50);
 
-/// A log that is written in single lines at full speed is looked at this often and no more.
-const PAUSE: Duration = Duration::from_millis(1);
+/// A log that is written in single lines at full speed is looked at this often and no more: a few percent of
+/// a processor.
+const PAUSE: Duration = Duration::from_micros(250);
 
 /// How long a log stays watched that nobody waits for: a follower reads in between.
 const LINGER: Duration = Duration::from_secs(2);
