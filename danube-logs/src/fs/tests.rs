@@ -1,6 +1,6 @@
 //! What is particular to files: names, links, locks, and what a crash leaves.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use danube_core::Timestamp;
