@@ -72,9 +72,10 @@ impl App {
 
     /// The reaper over logs and artifacts, with what the jobs say about them.
     pub(crate) fn reaper(&self) -> Reaper {
-        let retention = Retention::default()
+        let mut retention = Retention::default()
             .with_logs(self.config.keep_logs)
             .with_artifacts(self.config.keep_artifacts);
+        retention.log_bytes = self.config.max_total_log_bytes;
         let with_jobs = |sweep: Arc<dyn Sweep>| -> Arc<dyn Sweep> {
             Arc::new(JobSweep::new(sweep, self.store.clone(), self.clock.clone()))
         };

@@ -28,7 +28,9 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 [logs]
 # Bytes kept of one job's log; what comes after is dropped and counted, and the job goes on.
 #max_bytes = 52428800
-# How many of them are kept for the end of a log that is longer: with 0 only its beginning is kept.
+# Bytes kept of all logs together: danube reaper lets those go first whose jobs ended first. 0 for no limit.
+#max_total_bytes = 10737418240
+# How many bytes of one log are kept for the end of a log that is longer: with 0 only its beginning is kept.
 #tail_bytes = 0
 # How a line begins: "milliseconds" ([2024-01-06T12:00:00.123Z] [step] [stdout]), "seconds", "time-of-day"
 # ([12:00:00.123]) or "raw" (nothing). The last two do not say which step a line belongs to.
@@ -70,6 +72,7 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct Logs {
     max_bytes: u64,
+    max_total_bytes: u64,
     tail_bytes: u64,
     format: LineFormat,
     compress: bool,
@@ -103,7 +106,13 @@ struct Serve {
 impl Default for Logs {
     fn default() -> Self {
         let LogOptions { max_log_bytes, format, .. } = LogOptions::default();
-        Self { max_bytes: max_log_bytes, tail_bytes: 0, format, compress: false }
+        Self {
+            max_bytes: max_log_bytes,
+            max_total_bytes: 10 * 1024 * 1024 * 1024,
+            tail_bytes: 0,
+            format,
+            compress: false,
+        }
     }
 }
 
@@ -149,6 +158,8 @@ impl Default for Serve {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) log: LogOptions,
+    /// Of all logs together.
+    pub(crate) max_total_log_bytes: Option<u64>,
     pub(crate) compress_logs: bool,
     pub(crate) max_artifact_bytes: u64,
     pub(crate) keep_logs: Duration,
@@ -180,6 +191,7 @@ impl Config {
         Ok(Self {
             data_dir,
             log: file.logs.options(),
+            max_total_log_bytes: Some(file.logs.max_total_bytes).filter(|&most| most > 0),
             compress_logs: file.logs.compress,
             max_artifact_bytes: file.artifacts.max_file_bytes,
             keep_logs: DAY * file.retention.logs_days,
