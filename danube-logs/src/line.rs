@@ -82,8 +82,12 @@ impl LineFormat {
             Self::Milliseconds | Self::Seconds => bracketed(line),
             Self::TimeOfDay => {
                 let (timestamp, content) = bracket(line)?;
-                let looks_like_one = timestamp.len() == "12:00:00.123".len()
-                    && timestamp.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
+                let form = b"00:00:00.000";
+                let looks_like_one = timestamp.len() == form.len()
+                    && timestamp.bytes().zip(form).all(|(b, form)| match form {
+                        b'0' => b.is_ascii_digit(),
+                        mark => b == *mark,
+                    });
                 looks_like_one.then_some(Line { timestamp, content, ..Line::of_nobody(content) })
             }
             Self::Raw => Some(Line::of_nobody(line)),
@@ -149,6 +153,13 @@ impl LineFormat {
 #[must_use]
 pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     LineFormat::Milliseconds.parse(line)
+}
+
+/// Takes a line apart in whichever format it is, for readers of logs that were not written alike; `None` for a line of no
+/// known form, which is all content. A raw line that looks like one of another format is taken for it.
+#[must_use]
+pub fn parse_any_line(line: &[u8]) -> Option<Line<'_>> {
+    parse_line(line).or_else(|| LineFormat::TimeOfDay.parse(line))
 }
 
 fn bracketed(line: &[u8]) -> Option<Line<'_>> {

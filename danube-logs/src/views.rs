@@ -11,7 +11,7 @@ pub use ansi::{Colour, MAX_STYLE_SPANS, Stripped, Style, StyleSpan, ansi_spans, 
 pub use groups::{Group, GroupKind, Groups, MAX_GROUP_DEPTH, MAX_GROUPS, groups};
 
 use crate::blocks::{Lines, Work, work_through};
-use crate::{Error, Line, LineSource, LogPhase, LogStore, LogStoreExt, parse_line};
+use crate::{Error, LineSource, LogPhase, LogStore, LogStoreExt, parse_any_line};
 
 /// The lines that [`tail_output`] is to return where nobody says.
 pub const DEFAULT_TAIL_LINES: usize = 100;
@@ -27,12 +27,6 @@ pub const MAX_ENTRIES: usize = 10_000;
 
 /// The most bytes of log that one view returns, whatever the number of its lines.
 pub const MAX_VIEW_BYTES: u64 = 8 * 1024 * 1024;
-
-/// A line taken apart, for searches and views: the one place that knows how lines look. `None` for a
-/// line of no known form, which is all content.
-pub(crate) fn parsed(line: &[u8]) -> Option<Line<'_>> {
-    parse_line(line)
-}
 
 /// The last lines of a log, and what is to be known of all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -257,8 +251,8 @@ impl EntryList {
 
     fn take(&mut self, at: u64, line: &[u8]) -> bool {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let parsed = parsed(text);
-        let step = parsed.as_ref().map(|line| line.step);
+        let parsed = parse_any_line(text);
+        let step = parsed.as_ref().map(|line| line.step).filter(|step| !step.is_empty());
         if self.options.step.as_ref().is_some_and(|wanted| step != Some(wanted.as_str())) {
             self.answer.next = at + line.len() as u64;
             return true;

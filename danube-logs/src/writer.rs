@@ -225,6 +225,10 @@ impl LogWriter {
             }
         } else {
             (state.format, state.keep) = (options.format, options.keep);
+            if (state.format, state.keep) != Default::default() {
+                // Readers and successors are told; what they take for granted needs no word.
+                owned.store.sync(&owned.log, &state).await?;
+            }
         }
         let queue = Queue::new(len, state, in_tail);
         Ok(Self(Arc::new(Shared { owned, clock, options, queue })))

@@ -31,6 +31,11 @@ pub(crate) async fn logs(
         let message = format!("job {id} has no step {step:?}; it has {}", known.join(", "));
         return Err(Failure::new(ErrorClass::NotFound, message));
     }
+    if args.step.is_some() && !stat.state.format.names_steps() {
+        let message =
+            format!("the lines of the log of job {id} do not say which step they belong to");
+        return Err(Failure::invalid(message));
+    }
     let safe = !args.raw && Sink::Stdout.is_terminal();
     let colour = !args.raw && environment.colour(Sink::Stdout);
     if let Some(pattern) = &args.grep {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use danube_core::{ByteRange, JobId, StepName};
 use danube_logs::views::strip_ansi;
 use danube_logs::{
-    FollowEvent, Follower, LogPhase, LogStore, MAX_READ_BYTES, parse_line, terminal_safe,
+    FollowEvent, Follower, LogPhase, LogStore, MAX_READ_BYTES, parse_any_line, terminal_safe,
 };
 
 use crate::failure::Failure;
@@ -58,7 +58,7 @@ impl View {
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let parsed = parse_line(text);
+        let parsed = parse_any_line(text);
         if let Some(step) = &self.options.step
             && parsed.as_ref().is_none_or(|line| line.step != step.as_str())
         {

@@ -8,7 +8,7 @@ use danube_core::{ByteRange, StepName};
 
 use super::{FoundLine, MAX_CONTEXT_BYTES, Pattern, Position, SearchOptions};
 use crate::blocks::MAX_PIECE;
-use crate::views::parsed;
+use crate::parse_any_line;
 
 /// Searches the bytes of a log as they come, cut anywhere. Pure: it knows no store and no time. What
 /// it found so far is taken with [`take_lines`](Self::take_lines).
@@ -320,7 +320,7 @@ impl Block<'_> {
     /// Where the content of a line begins, if it is of the step that is asked for.
     fn content(&self, line: &Range<usize>, step: Option<&StepName>) -> Option<usize> {
         let text = self.text(line);
-        let parsed = if self.in_line && line.start == 0 { None } else { parsed(text) };
+        let parsed = if self.in_line && line.start == 0 { None } else { parse_any_line(text) };
         match (parsed, step) {
             (Some(parsed), Some(step)) if parsed.step != step.as_str() => None,
             (None, Some(_)) => None,

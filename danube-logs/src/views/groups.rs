@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use danube_core::{ByteRange, JobId, StepName};
 use serde::Serialize;
 
-use super::{parsed, strip_ansi};
+use super::strip_ansi;
 use crate::blocks::{Lines, Work, work_through};
+use crate::parse_any_line;
 use crate::{Error, LineSource, LogPhase, LogStore};
 
 /// The most groups that are told; further ones are counted.
@@ -169,7 +170,7 @@ impl Found {
     fn take(&mut self, at: u64, line: &[u8], only: Option<&StepName>) -> bool {
         self.number += 1;
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let (step, content) = match parsed(text) {
+        let (step, content) = match parse_any_line(text) {
             Some(line) if line.source == LineSource::Danube || line.continued => return true,
             Some(line) => (Some(line.step), line.content),
             None => (None, text),

@@ -109,6 +109,27 @@ async fn entries_say_when_how_loud_what_and_who() {
 }
 
 #[tokio::test]
+async fn entries_of_the_plainer_formats_say_what_their_lines_say() {
+    let log =
+        b"[12:00:00.123] compiling\n[INFO] raw\n[2024-01-06T12:00:00Z] [s] [stderr] seconds\n";
+    let (store, id) = sealed(log, false).await;
+    let page = entries(&store, &id, &EntryOptions::default()).await.unwrap();
+    let told: Vec<_> = page
+        .entries
+        .iter()
+        .map(|e| (e.timestamp.as_deref(), e.step.as_deref(), e.level, e.message.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some("12:00:00.123"), None, "INFO", "compiling"),
+            (Some("12:00:00.123"), None, "INFO", "[INFO] raw"),
+            (Some("2024-01-06T12:00:00Z"), Some("s"), "ERROR", "seconds"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn an_open_line_is_no_entry_until_it_ends() {
     let (store, id) = (MemoryLogs::new(), "job".parse().unwrap());
     store.open(&id).await.unwrap();
