@@ -56,10 +56,10 @@ pub async fn tail_output(
         let reason = format!("at most the last {MAX_TAIL_LINES} lines are given, not {lines}");
         return Err(Error::Invalid { reason });
     }
-    let stat = store.stat(log).await?;
     let start = store.tail_offset(log, lines).await?;
-    // What was written between the two calls is one line too many in front at worst.
-    let earliest = stat.len.saturating_sub(MAX_VIEW_BYTES);
+    let stat = store.stat(log).await?;
+    // One byte more tells whether a line begins there.
+    let earliest = stat.len.saturating_sub(MAX_VIEW_BYTES + 1);
     let range = ByteRange::new(start.max(earliest).min(stat.len), stat.len);
     let mut bytes = work_through(store, log, range, Collect(Vec::new())).await?.0;
     if start < earliest {
@@ -67,8 +67,14 @@ pub async fn tail_output(
         let first = memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1);
         bytes.drain(..first);
     }
-    let whole = memchr::memchr_iter(b'\n', &bytes).count();
-    let lines = whole + usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n"));
+    let open = usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n"));
+    let stored = memchr::memchr_iter(b'\n', &bytes).count() + open;
+    if let Some(too_many @ 1..) = stored.checked_sub(lines) {
+        // They were written between the two questions.
+        let first = memchr::memchr_iter(b'\n', &bytes).nth(too_many - 1);
+        bytes.drain(..first.map_or(bytes.len(), |end| end + 1));
+    }
+    let lines = lines.min(stored);
     let output = String::from_utf8(bytes)
         .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
     Ok(TailOutput { output, lines, truncated: stat.state.truncated, total_bytes: stat.len })

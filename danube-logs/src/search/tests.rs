@@ -363,3 +363,98 @@ fn time_is_linear_whatever_the_pattern() {
         assert_eq!((scanner.take_lines(), scanner.matching_lines()), (Vec::new(), 0));
     }
 }
+
+/// A store that counts what is read of it.
+#[derive(Debug)]
+struct Counted(MemoryLogs, std::sync::atomic::AtomicU64);
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "counted {}", self.0)
+    }
+}
+
+#[async_trait::async_trait]
+impl LogStore for Counted {
+    async fn open(&self, log: &JobId) -> Result<crate::LogStat, Error> {
+        self.0.open(log).await
+    }
+    async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
+        self.0.append(log, at, bytes).await
+    }
+    async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
+        assert!(range.len() <= crate::MAX_READ_BYTES);
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.read(log, range).await
+    }
+    async fn stat(&self, log: &JobId) -> Result<crate::LogStat, Error> {
+        self.0.stat(log).await
+    }
+    async fn changed(&self, log: &JobId, beyond: u64) -> Result<crate::LogStat, Error> {
+        self.0.changed(log, beyond).await
+    }
+    async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        self.0.sync(log, state).await
+    }
+    async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
+        self.0.seal(log, state).await
+    }
+    fn release(&self, log: &JobId) {
+        self.0.release(log);
+    }
+    async fn delete(&self, log: &JobId) -> Result<u64, Error> {
+        self.0.delete(log).await
+    }
+    async fn list(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, crate::LogStat)>, Error> {
+        self.0.list(after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_search_leaves_the_runtime_free_and_stops_when_it_is_dropped() {
+    const BLOCKS: usize = 16;
+    let (store, id): (_, JobId) = (Counted(MemoryLogs::new(), 0.into()), "job".parse().unwrap());
+    let reads = || store.1.load(std::sync::atomic::Ordering::Relaxed);
+    store.open(&id).await.unwrap();
+    let line = b"some words of a line that does not match at all\n";
+    let log = line.repeat(BLOCKS * crate::MAX_READ_BYTES as usize / line.len() + 1);
+    store.append(&id, 0, log.into()).await.unwrap();
+    let pattern = Pattern::new("[a-z]+ [0-9]", PatternOptions::default()).unwrap();
+    let options = SearchOptions::default();
+
+    // On the one thread of this runtime both go on.
+    let mut turns = 0;
+    let turns_until_done = async {
+        loop {
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+    };
+    tokio::select! {
+        found = search(&store, &id, &pattern, &options) => assert_eq!(found.unwrap().matching_lines, 0),
+        () = turns_until_done => {}
+    }
+    assert!(turns >= BLOCKS, "{turns} turns beside a search of {BLOCKS} blocks");
+    let all = reads();
+    assert_eq!(all, BLOCKS as u64 + 1);
+
+    let until_it_has_begun = async {
+        while reads() < all + 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = search(&store, &id, &pattern, &options) => panic!("it was to be dropped"),
+        () = until_it_has_begun => {}
+    }
+    let when_dropped = reads();
+    assert!(when_dropped < all + 5, "{when_dropped}");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reads(), when_dropped);
+}
