@@ -166,9 +166,17 @@ impl LogStore for FsLogs {
         if let Ok(owned) = self.find_owned(log) {
             return Ok(owned.changed(beyond).await);
         }
+        let is_news = |stat: &LogStat| stat.len > beyond || stat.phase != LogPhase::Open;
         let (watched, mut news) = match self.0.watcher.find(log) {
             Some(found) => found,
-            None => self.blocking(log, |inner, log| inner.watcher.watch(log)).await?,
+            None => {
+                // Nobody is to be watched whose news are there already.
+                let stat = self.stat(log).await?;
+                if is_news(&stat) {
+                    return Ok(stat);
+                }
+                self.blocking(log, |inner, log| inner.watcher.watch(log)).await?
+            }
         };
         loop {
             news.mark_unchanged();
@@ -177,7 +185,7 @@ impl LogStore for FsLogs {
                 // Somebody may have taken it over, or deleted it, since it was seen.
                 _ => self.stat(log).await?,
             };
-            if stat.len > beyond || stat.phase != LogPhase::Open {
+            if is_news(&stat) {
                 return Ok(stat);
             }
             // The sender lives in `watched`.
@@ -373,19 +381,12 @@ impl Inner {
     }
 
     fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
-        let stored = self.dir.stored(log)?;
         let failed = |source| io_error(log, "read", source);
         let owned = self.lock().get(log).cloned();
-        let range = match owned {
-            // What an append in progress has written is not stored yet.
-            Some(owned) => range.clamp_end(owned.stat().len),
-            // A range need not be as long as what is asked for, and memory is taken for it.
-            None if matches!(stored, Stored::Text(_)) => {
-                range.clamp_end(stored.len().map_err(failed)?)
-            }
-            None => range,
-        };
-        stored.read(range).map_err(failed)
+        if let Some(owned) = owned {
+            return owned.read(range).map_err(failed);
+        }
+        self.dir.stored(log)?.read(range).map_err(failed)
     }
 
     fn stat(&self, log: &JobId) -> Result<LogStat, Error> {

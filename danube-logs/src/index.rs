@@ -269,8 +269,7 @@ impl LineIndex {
 
 /// The time that a line begins with, `[2024-01-06T12:00:00.123Z]`; `None` where it has none, or one without a
 /// date.
-#[must_use]
-pub fn line_time(line: &[u8]) -> Option<Timestamp> {
+pub(crate) fn line_time(line: &[u8]) -> Option<Timestamp> {
     let inner = line.strip_prefix(b"[")?;
     let end = memchr::memchr(b']', &inner[..inner.len().min(HEAD_BYTES)])?;
     std::str::from_utf8(&inner[..end]).ok()?.parse().ok()

@@ -44,7 +44,8 @@ impl Stored {
     /// The bytes of a range; short at the end.
     pub(super) fn read(&self, range: ByteRange) -> io::Result<Bytes> {
         match self {
-            Self::Text(file) => read_range(file, range),
+            // Memory is taken for the range: no more than there are bytes.
+            Self::Text(file) => read_range(file, range.clamp_end(file.metadata()?.len())),
             Self::Frames(file) => frames::read(file, range),
         }
     }

@@ -1,6 +1,7 @@
 //! A log that this process writes.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use danube_core::{ByteRange, ErrorClass, JobId};
 use tokio::sync::watch;
 
-use super::dir::{Dir, io_error};
+use super::dir::{Dir, io_error, read_range};
 use super::hot::Hot;
 use super::reserve::Reserve;
 use super::ring::{self, Ring};
@@ -92,6 +93,12 @@ impl Owned {
     /// The last bytes, if the range begins among them.
     pub(super) fn read_hot(&self, range: ByteRange) -> Option<Bytes> {
         self.lock().hot.read(range)
+    }
+
+    /// The bytes of a range as far as they are stored: what an append in progress has written is not. Compressed
+    /// meanwhile, the text is still behind our handle.
+    pub(super) fn read(&self, range: ByteRange) -> io::Result<Bytes> {
+        read_range(&self.file, range.clamp_end(self.stat().len))
     }
 
     /// Waits until the log is longer or not open any more.

@@ -271,7 +271,11 @@ impl Watcher {
                 Ok(event) => event,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return true,
-                Err(_) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "logs of other processes are polled from now on");
+                    self.lock().notifications = None;
+                    return false;
+                }
             };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 return false;
