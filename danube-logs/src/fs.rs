@@ -448,6 +448,7 @@ impl Inner {
                 }
                 freed += reserve::remove(&self.dir.0, log).map_err(failed)?;
                 freed += ring::remove(&self.dir.0, log).map_err(failed)?;
+                freed += remove(&self.dir.unfinished_path(log)).map_err(failed)?;
                 // The state goes last: a log without one counts as not sealed, and is found again.
                 freed += sidecar::remove(&self.dir.0, log).map_err(failed)?;
             }
@@ -471,6 +472,19 @@ impl Inner {
             }
         }
         Ok(listed)
+    }
+}
+
+/// Removes a file that may be there, and returns the bytes freed.
+fn remove(path: &Path) -> io::Result<u64> {
+    let len = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(len),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use danube_core::files::{Existing, TemporaryFile, sync_dir};
+use danube_core::files::sync_dir;
 use danube_core::{ByteRange, JobId};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -110,6 +110,12 @@ impl Dir {
         self.0.join(format!("{log}.log.zst"))
     }
 
+    /// Frames that are being written. A name of its own for each log: what a killed process left is written over, or
+    /// goes with the log.
+    pub(super) fn unfinished_path(&self, log: &JobId) -> PathBuf {
+        self.0.join(format!(".compress-{log}"))
+    }
+
     pub(super) fn open_text(&self, log: &JobId, write: bool) -> Result<Option<File>, Error> {
         open_regular(&self.text_path(log), write).map_err(|e| io_error(log, "open", e))
     }
@@ -164,12 +170,22 @@ impl Dir {
     /// Puts frames in the place of a sealed log's text, which its caller has locked. The frames are locked before
     /// anybody sees them, and until the file is dropped. What is cut short leaves the text, or both.
     pub(super) fn compress(&self, log: &JobId, text: &File, len: u64) -> io::Result<File> {
-        let path = self.frames_path(log);
-        let temporary = TemporaryFile::create_beside(&path, 0o600)?;
-        let frames = temporary.file().try_clone()?;
-        flock(&frames, FlockOperation::NonBlockingLockExclusive)?;
-        frames::write(text, len, &frames)?;
-        temporary.commit(&path, Existing::Replace)?;
+        let unfinished = self.unfinished_path(log);
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600).custom_flags(flags);
+        let frames = options.open(&unfinished)?;
+        let named = || {
+            flock(&frames, FlockOperation::NonBlockingLockExclusive)?;
+            frames::write(text, len, &frames)?;
+            frames.sync_all()?;
+            fs::rename(&unfinished, self.frames_path(log))
+        };
+        if let Err(error) = named() {
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        sync_dir(&self.0)?;
         fs::remove_file(self.text_path(log))?;
         sync_dir(&self.0)?;
         Ok(frames)

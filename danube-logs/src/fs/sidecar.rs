@@ -1,7 +1,7 @@
 //! `<job>.idx`: the state of a log, one line of JSON with a version; behind it the index of its lines.
 //! Replaced whole. The state is only here; the index is made anew where it is lost.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -114,14 +114,5 @@ pub(super) fn write(
 
 /// Removes it, and returns the bytes freed.
 pub(super) fn remove(dir: &Path, log: &JobId) -> io::Result<u64> {
-    let path = path(dir, log);
-    let len = match fs::symlink_metadata(&path) {
-        Ok(meta) => meta.len(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(e),
-    };
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(len),
-    }
+    super::remove(&path(dir, log))
 }
