@@ -186,25 +186,29 @@ async fn sealed_logs_are_candidates_and_what_changed_is_refused() {
     assert_eq!(store.tail_offset(&open, 3).await.unwrap(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_create_a_log_at_once_do_not_harm_the_winners_state() {
+#[tokio::test]
+async fn who_is_late_creating_a_log_leaves_the_winners_state_alone() {
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..300 {
-        let log: JobId = format!("job-{round}").parse().unwrap();
-        let races = (0..2).map(|_| {
-            let (store, log) = (FsLogs::new(dir.path()), log.clone());
-            tokio::spawn(async move {
-                if store.open(&log).await.is_ok() {
-                    store.seal(&log, &LogState::default()).await.unwrap();
-                }
-            })
-        });
-        for race in races.collect::<Vec<_>>() {
-            race.await.unwrap();
-        }
-        let stat = FsLogs::new(dir.path()).stat(&log).await.unwrap();
-        assert_eq!(stat.phase, LogPhase::Sealed, "round {round}");
+    let (store, late) = (FsLogs::new(dir.path()), FsLogs::new(dir.path()));
+    sealed_long(&store).await;
+    // Here stands who found no log a moment ago.
+    assert!(late.0.create(&id()).unwrap().is_none());
+    assert_eq!(store.stat(&id()).await.unwrap().phase, LogPhase::Sealed);
+    assert!(store.compress(&id()).await.unwrap() > 0);
+    assert!(matches!(late.0.create(&id()), Err(Error::Sealed { .. })));
+    assert!(dir.path().join("job.idx").exists());
+    // One at a time, in all processes: who comes second waits until the first is done.
+    let names = store.0.dir.names_lock().unwrap();
+    let second = std::thread::spawn(move || late.0.create(&"other".parse().unwrap()));
+    while !fs::read_dir(dir.path())
+        .unwrap()
+        .any(|file| file.unwrap().file_name().to_str().unwrap().starts_with(".tmp-"))
+    {
+        std::thread::yield_now();
     }
+    assert!(!dir.path().join("other.log").exists());
+    drop(names);
+    assert!(second.join().unwrap().unwrap().is_some());
 }
 
 #[tokio::test]
