@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 #[path = "fuzz/event_source.rs"]
 mod event_source;
+#[path = "fuzz/index.rs"]
+mod index;
 #[path = "fuzz/line.rs"]
 mod line;
 #[path = "fuzz/sse.rs"]
@@ -35,6 +37,11 @@ fn the_corpus_of_the_event_stream_holds() {
 #[test]
 fn the_corpus_of_the_line_format_holds() {
     over_the_corpus("line", line::what_was_written_is_read);
+}
+
+#[test]
+fn the_corpus_of_the_index_holds() {
+    over_the_corpus("index", index::index);
 }
 
 fn some_output(len: usize) -> impl Strategy<Value = Vec<u8>> {

@@ -349,19 +349,24 @@ impl Shared {
     fn carry(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
         if inner.carrying.is_none() && !inner.next.is_empty() {
             inner.carrying = Some(0);
-            tokio::spawn(Carrier(self.clone()).run());
+            tokio::spawn(Carrier { shared: self.clone(), is_done: false }.run());
         }
     }
 }
 
 /// The task that carries batches to the store, one after the other, until there is none.
-struct Carrier(Arc<Shared>);
+struct Carrier {
+    shared: Arc<Shared>,
+    /// Whether it has ended by itself. What the queue says of a carrier is then of the next one.
+    is_done: bool,
+}
 
 impl Drop for Carrier {
     fn drop(&mut self) {
         // Only a runtime that shuts down drops it on its way: whoever waits is told.
-        let mut inner = self.0.queue.lock();
-        if inner.carrying.take().is_some() {
+        if !self.is_done {
+            let mut inner = self.shared.queue.lock();
+            inner.carrying = None;
             inner.waiting.clear();
             inner.next.waiters.clear();
         }
@@ -369,8 +374,8 @@ impl Drop for Carrier {
 }
 
 impl Carrier {
-    async fn run(self) {
-        let shared = &self.0;
+    async fn run(mut self) {
+        let shared = self.shared.clone();
         loop {
             let (batch, at) = {
                 let mut inner = shared.queue.lock();
@@ -389,11 +394,11 @@ impl Carrier {
             let (head, tail) = (Bytes::from(head), Bytes::from(tail));
             let stored = self.store(at, &head, &tail, closes_head).await;
             let mut inner = shared.queue.lock();
-            inner.settle(stored, &parts, &head, &tail, shared);
+            inner.settle(stored, &parts, &head, &tail, &shared);
             // Decided in the same moment as the answers are given: who asks later finds a task that
             // will answer, or none.
-            let is_done = inner.next.is_empty();
-            inner.carrying = (!is_done).then_some(0);
+            self.is_done = inner.next.is_empty();
+            inner.carrying = (!self.is_done).then_some(0);
             if inner.spare.capacity() == 0
                 && let Ok(used) = head.try_into_mut()
                 && used.capacity() <= MAX_SPARE_BYTES
@@ -403,7 +408,7 @@ impl Carrier {
             }
             drop(inner);
             shared.queue.carried.notify_waiters();
-            if is_done {
+            if self.is_done {
                 return;
             }
         }
@@ -417,7 +422,7 @@ impl Carrier {
         tail: &Bytes,
         closes_head: bool,
     ) -> (Option<ByteRange>, Result<(), Error>) {
-        let shared = &self.0;
+        let shared = &self.shared;
         let (store, log) = (&shared.owned.store, &shared.owned.log);
         let mut range = ByteRange::new(at, at);
         if !head.is_empty() {
@@ -448,7 +453,7 @@ impl Carrier {
     }
 
     async fn append(&self, at: u64, lines: &Bytes) -> Result<ByteRange, Error> {
-        let (store, log) = (&self.0.owned.store, &self.0.owned.log);
+        let (store, log) = (&self.shared.owned.store, &self.shared.owned.log);
         let mut start = at;
         let mut end = store.append(log, at, lines.clone()).await;
         if let Err(Error::OffsetConflict { actual, .. }) = end
