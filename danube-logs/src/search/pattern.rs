@@ -14,9 +14,12 @@ use crate::views::{self, strip_ansi};
 /// The longest pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 4096;
 
-/// The most memory that one compiled pattern takes; the table that is built while it searches may take
-/// as much again. A class such as `\w{1000}` is what needs more.
-const MAX_COMPILED_BYTES: usize = 10 * 1024 * 1024;
+/// The most memory that one compiled pattern takes. Time is linear in the log, but in this too: `\w{50}`
+/// fits, `\w{100}` does not.
+const MAX_COMPILED_BYTES: usize = 4 * 1024 * 1024;
+
+/// The most memory for the tables that are built while it searches.
+const MAX_TABLE_BYTES: usize = 10 * 1024 * 1024;
 
 /// How deep groups may be nested.
 const MAX_NESTING: u32 = 100;
@@ -97,7 +100,7 @@ impl Pattern {
     /// # Errors
     ///
     /// [`Error::Invalid`] for one that is empty, longer than [`MAX_PATTERN_BYTES`], no regular
-    /// expression, contains a line feed, or takes more than 10 MiB compiled.
+    /// expression, contains a line feed, or takes more than 4 MiB compiled.
     pub fn new(pattern: &str, options: PatternOptions) -> Result<Self, Error> {
         if pattern.is_empty() || pattern.len() > MAX_PATTERN_BYTES {
             return Err(invalid(format!("a pattern has 1 to {MAX_PATTERN_BYTES} bytes")));
@@ -182,7 +185,7 @@ fn compile(pattern: &str, ignore_case: bool) -> Result<RegexMatcher, Error> {
         .case_insensitive(ignore_case)
         .line_terminator(Some(b'\n'))
         .size_limit(MAX_COMPILED_BYTES)
-        .dfa_size_limit(MAX_COMPILED_BYTES)
+        .dfa_size_limit(MAX_TABLE_BYTES)
         .nest_limit(MAX_NESTING + 50)
         .build(pattern)
         .map_err(|e| invalid(format!("this pattern cannot be searched for: {e}")))

@@ -36,14 +36,13 @@ pub enum GroupKind {
 }
 
 /// A group of lines of one step. Lines of other steps may lie between them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// What it is called, without escape sequences; at most 200 bytes.
     pub name: String,
     /// Who marked it.
     pub kind: GroupKind,
     /// The step, where lines name one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// How many groups of its step are around it.
     pub depth: usize,
@@ -61,7 +60,7 @@ pub struct Group {
 }
 
 /// The groups of a log, in the order of their first lines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Groups {
     /// They themselves, at most [`MAX_GROUPS`].
     pub groups: Vec<Group>,
