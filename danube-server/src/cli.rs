@@ -159,7 +159,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, conflicts_with = "raw")]
     pub(crate) strip: bool,
     /// One JSON object per line, with time, level, message and place
-    #[arg(long, conflicts_with_all = ["raw"])]
+    #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
     /// Only the lines whose content matches this regular expression; exit 1 if there are none
     #[arg(long, value_name = "PATTERN", conflicts_with_all = ["tail", "line", "since"])]
@@ -174,7 +174,7 @@ pub(crate) struct LogsArgs {
     #[arg(short = 'C', long, value_name = "N", default_value_t = 0, requires = "grep", value_parser = clap::value_parser!(u16).range(0..=1000))]
     pub(crate) context: u16,
     /// Only how many lines match
-    #[arg(short, long, requires = "grep", conflicts_with = "follow")]
+    #[arg(short, long, requires = "grep", conflicts_with_all = ["follow", "json"])]
     pub(crate) count: bool,
     /// Their numbers in front of them
     #[arg(short = 'n', long, requires = "grep")]

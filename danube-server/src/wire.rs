@@ -15,7 +15,7 @@ use danube_core::{
 use danube_engine::Outcome;
 use danube_logs::LogPhase;
 use danube_logs::search::{self, Found, Position};
-use danube_logs::views::{Entries, LogEntry};
+use danube_logs::views::{Entries, Group, GroupKind, Groups, LogEntry};
 use danube_reaper::{Plan, Report};
 use danube_store::{JobRecord, StepRecord};
 use serde::Serialize;
@@ -207,6 +207,44 @@ impl LogEntries {
     pub(crate) fn new(run_id: JobId, entries: Entries) -> Self {
         let Entries { entries, has_more, next } = entries;
         Self { run_id, logs: entries, has_more, next }
+    }
+}
+
+/// The groups that a job marked in its log.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogGroups {
+    groups: Vec<LogGroup>,
+    /// How many more there are.
+    omitted: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LogGroup {
+    name: String,
+    kind: GroupKind,
+    step: Option<String>,
+    depth: usize,
+    first_line: u64,
+    last_line: u64,
+    from: u64,
+    to: u64,
+    expanded: bool,
+    ended: bool,
+}
+
+impl From<Groups> for LogGroups {
+    fn from(found: Groups) -> Self {
+        let Groups { groups, omitted } = found;
+        Self { groups: groups.into_iter().map(LogGroup::from).collect(), omitted }
+    }
+}
+
+impl From<Group> for LogGroup {
+    fn from(group: Group) -> Self {
+        let Group { name, kind, step, depth, first_line, last_line, range, expanded, ended } =
+            group;
+        let ByteRange { start: from, end: to } = range;
+        Self { name, kind, step, depth, first_line, last_line, from, to, expanded, ended }
     }
 }
 

@@ -164,11 +164,11 @@ pub(super) async fn groups(
     State(api): State<Api>,
     Job(job): Job,
     Params(params): Params<GroupParams>,
-) -> Result<Json<views::Groups>, Problem> {
+) -> Result<Json<wire::LogGroups>, Problem> {
     logs::stat(&api, &job).await?;
     let _turn = turn(&api).await;
     let groups = views::groups(&api.state.logs, &job.id, params.step.as_ref()).await;
-    Ok(Json(groups.map_err(|e| of_log(&e))?))
+    Ok(Json(groups.map_err(|e| of_log(&e))?.into()))
 }
 
 #[derive(Debug, Deserialize)]

@@ -128,7 +128,7 @@ async fn groups_are_spans_of_lines() {
     let expected = json!({
         "groups": [{
             "name": "Build", "kind": "github", "step": "a", "depth": 0, "first_line": 1, "last_line": 4,
-            "range": {"start": 0, "end": LOG.len()}, "expanded": false, "ended": true,
+            "from": 0, "to": LOG.len(), "expanded": false, "ended": true,
         }],
         "omitted": 0,
     });
