@@ -216,8 +216,14 @@ fn entries_are_json_lines_also_of_a_log_that_grows() {
     ]);
     danube.wait_for_log("line 10");
     let follower = danube.start(&["logs", "-f", "latest", "--json"]);
+    let finder =
+        danube.start(&["logs", "-f", "latest", "--grep", "line (5|50|100)$|^end", "-C", "1", "-n"]);
     assert_eq!(running.wait().status.code(), Some(0));
     let followed = follower.wait();
+    let found = String::from_utf8(finder.wait().stdout).unwrap();
+    let numbers: Vec<&str> =
+        found.lines().map(|line| line.split_once('[').map_or(line, |(n, _)| n)).collect();
+    assert_eq!(numbers, ["4-", "5:", "6-", "--", "49-", "50:", "51-", "--", "99-", "100:", "101:"]);
     let told = danube.expect(0, &["logs", "latest", "--json"]);
     assert_eq!(String::from_utf8(followed.stdout).unwrap(), told);
     let messages: Vec<(String, String)> = told
