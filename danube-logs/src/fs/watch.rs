@@ -60,8 +60,10 @@ struct Watching {
 }
 
 /// A log that somebody waits for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watched {
+    /// Held while it is looked at: the last look is the last word.
+    looking: Mutex<()>,
     seen: Mutex<Seen>,
     /// Ticks whenever what was seen changes.
     news: watch::Sender<()>,
@@ -74,6 +76,12 @@ struct Seen {
     file: (u64, u64),
     hot: Hot,
     used: Instant,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { stat: None, file: (0, 0), hot: Hot::default(), used: Instant::now() }
+    }
 }
 
 impl Watched {
@@ -143,19 +151,12 @@ impl Watcher {
         if let Some(found) = self.find(log) {
             return Ok(found);
         }
-        self.start().map_err(|e| io_error(log, "watch", e))?;
-        // First listen, then look: what happens in between is told.
-        self.listen(log);
-        let stat = self.dir.stat(log)?;
-        let file = self.file(log).map_or((0, 0), |(_, file)| file);
-        let seen = Seen { stat: Some(stat), file, hot: Hot::default(), used: Instant::now() };
-        let new = Watched { seen: Mutex::new(seen), news: watch::Sender::new(()) };
-        let mut watching = self.lock();
-        let found = watching.logs.entry(log.clone()).or_insert_with(|| Arc::new(new)).clone();
+        let found = self.lock().logs.entry(log.clone()).or_default().clone();
         let news = found.news.subscribe();
-        drop(watching);
-        // The thread may have found nothing to watch meanwhile.
+        // Known first, then listened to, then looked at: what happens in between is told, and heeded.
         self.start().map_err(|e| io_error(log, "watch", e))?;
+        self.listen(log);
+        self.look(log, true);
         Ok((found, news))
     }
 
@@ -307,6 +308,7 @@ impl Watcher {
 
     fn look(&self, log: &JobId, closely: bool) {
         let Some(watched) = self.lock().logs.get(log).cloned() else { return };
+        let _alone = watched.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.file(log);
         let (before, is_same) = {
             let seen = watched.lock();
