@@ -4,11 +4,14 @@
 //! (<https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md>).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
 use danube_core::ByteRange;
-use zeekstd::{EncodeOptions, FrameSizePolicy, SeekTable};
+use zeekstd::SeekTable;
+use zstd_safe::{CCtx, CParameter};
+
+use super::dir::read_range;
 
 /// What a read of one byte has to unpack: a fraction of a millisecond.
 const FRAME_BYTES: u32 = 128 * 1024;
@@ -20,37 +23,42 @@ const MAX_PACKED_BYTES: u64 = MAX_FRAME_BYTES + 64 * 1024;
 /// zstd's own default: on build output about ten times smaller at some hundred megabytes a second.
 const LEVEL: i32 = 3;
 
-/// What is read, written and compared at once.
+/// What is compared at once.
 const BLOCK_BYTES: u64 = 1024 * 1024;
 
 /// Compresses `len` bytes of a log into an empty file, and makes sure that they can be read back.
-pub(super) fn write(text: &File, len: u64, to: &File) -> io::Result<()> {
-    let options = EncodeOptions::new()
-        .frame_size_policy(FrameSizePolicy::Uncompressed(FRAME_BYTES))
-        .checksum_flag(true)
-        .compression_level(LEVEL);
-    let mut encoder = options.into_encoder(to).map_err(io::Error::other)?;
-    let text = super::dir::Stored::Text(text.try_clone()?);
+pub(super) fn write(text: &File, len: u64, mut to: &File) -> io::Result<()> {
+    let failed = |code| io::Error::other(zstd_safe::get_error_name(code));
+    let mut context = CCtx::create();
+    for parameter in [CParameter::CompressionLevel(LEVEL), CParameter::ChecksumFlag(true)] {
+        context.set_parameter(parameter).map_err(failed)?;
+    }
+    let mut table = SeekTable::new();
+    let mut packed = Vec::with_capacity(zstd_safe::compress_bound(FRAME_BYTES as usize));
     let mut at = 0;
     while at < len {
-        let block = text.read(ByteRange::with_len(at, BLOCK_BYTES).clamp_end(len))?;
-        if block.is_empty() {
+        let range = ByteRange::with_len(at, FRAME_BYTES.into()).clamp_end(len);
+        let frame = read_range(text, range)?;
+        if frame.len() as u64 != range.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        at += block.len() as u64;
-        let mut rest = &block[..];
-        while !rest.is_empty() {
-            let taken = encoder.compress(rest).map_err(error)?;
-            rest = &rest[taken..];
-        }
+        packed.clear();
+        context.compress2(&mut packed, &frame).map_err(failed)?;
+        to.write_all(&packed)?;
+        let size = |len: usize| u32::try_from(len).map_err(io::Error::other);
+        table.log_frame(size(packed.len())?, size(frame.len())?).map_err(error)?;
+        at = range.end;
     }
-    encoder.finish().map_err(error)?;
+    let mut table = table.into_serializer();
+    let mut end = vec![0; table.encoded_len()];
+    table.write_into(&mut end);
+    to.write_all(&end)?;
 
     // The text goes when this returns: not on trust.
     let mut at = 0;
     while at < len {
         let range = ByteRange::with_len(at, BLOCK_BYTES).clamp_end(len);
-        if read(to, range)? != text.read(range)? {
+        if read(to, range)? != read_range(text, range)? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "what was compressed does not read back as it was",
@@ -103,7 +111,7 @@ pub(super) fn read(file: &File, range: ByteRange) -> io::Result<Bytes> {
         if packed.len() > MAX_PACKED_BYTES || holds.len() > MAX_FRAME_BYTES {
             return Err(damaged("a frame is larger than any that was written"));
         }
-        let packed = super::dir::read_range(file, packed)?;
+        let packed = read_range(file, packed)?;
         unpacked.clear();
         unpacked.reserve(usize::try_from(holds.len()).unwrap_or(0));
         let len = zstd_safe::decompress(&mut unpacked, &packed)
@@ -123,17 +131,6 @@ fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the compressed log is damaged: {why}"))
 }
 
-/// A full disk stays a full disk.
 fn error(error: zeekstd::Error) -> io::Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(at) = cause {
-        if let Some(io) = at.downcast_ref::<io::Error>() {
-            return match io.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => io::Error::new(io.kind(), error.to_string()),
-            };
-        }
-        cause = at.source();
-    }
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+    if error.is_io() { io::Error::other(error) } else { damaged(&error.to_string()) }
 }

@@ -389,6 +389,25 @@ async fn a_compression_that_was_cut_short_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_compressed_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("text");
+    fs::write(&text, long_text()).unwrap();
+    let full = fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+    let error = frames::write(&File::open(text).unwrap(), 300_000, &full).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+
+    let store = FsLogs::compressed(dir.path());
+    fs::create_dir(dir.path().join(".compress-job")).unwrap();
+    sealed_long(&store).await;
+    assert!(matches!(store.compress(&id()).await, Err(Error::Io { .. })));
+    assert_eq!(fs::read(dir.path().join("job.log")).unwrap(), long_text());
+    finds_lines(dir.path()).await;
+    fs::remove_dir(dir.path().join(".compress-job")).unwrap();
+    assert!(store.compress(&id()).await.unwrap() > 0);
+}
+
+#[tokio::test]
 async fn frames_are_sealed_without_their_state_and_refused_where_they_are_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let frames = dir.path().join("job.log.zst");
