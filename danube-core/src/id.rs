@@ -1,8 +1,5 @@
 //! Names that were checked once and are right from then on.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Uuid};
@@ -29,8 +26,26 @@ impl InvalidName {
     }
 }
 
+/// Gives a type that wraps a `Box<str>` what a checked name has: `as_str`, `FromStr` and
+/// `TryFrom<String>` by way of `$check`, `Display`, `Debug`. `$check` returns the rule that the name
+/// breaks, as a sentence about it (`must be …`), and `$wrong` makes the error from name and rule.
+///
+/// ```
+/// #[derive(Clone, PartialEq, Eq)]
+/// struct Colour(Box<str>);
+///
+/// fn check(name: &str) -> Result<(), &'static str> {
+///     if name.starts_with('#') { Ok(()) } else { Err("must begin with '#'") }
+/// }
+///
+/// danube_core::checked_name!(Colour, String, check, |name, rule| format!("colour {name:?} {rule}"));
+///
+/// assert_eq!("#fff".parse::<Colour>().unwrap().as_str(), "#fff");
+/// assert_eq!("red".parse::<Colour>().unwrap_err(), "colour \"red\" must begin with '#'");
+/// ```
+#[macro_export]
 macro_rules! checked_name {
-    ($type:ident, $kind:literal, $check:path) => {
+    ($type:ident, $error:ty, $check:path, $wrong:expr $(,)?) => {
         impl $type {
             /// The name as text.
             #[must_use]
@@ -39,21 +54,19 @@ macro_rules! checked_name {
             }
         }
 
-        impl FromStr for $type {
-            type Err = InvalidName;
+        impl ::std::str::FromStr for $type {
+            type Err = $error;
 
-            fn from_str(name: &str) -> Result<Self, InvalidName> {
-                match $check(name) {
-                    Ok(()) => Ok(Self(name.into())),
-                    Err(rule) => Err(InvalidName::new($kind, name, rule)),
-                }
+            fn from_str(name: &str) -> ::std::result::Result<Self, $error> {
+                let wrong: fn(&str, &'static str) -> $error = $wrong;
+                $check(name).map(|()| Self(name.into())).map_err(|rule| wrong(name, rule))
             }
         }
 
         impl TryFrom<String> for $type {
-            type Error = InvalidName;
+            type Error = $error;
 
-            fn try_from(name: String) -> Result<Self, InvalidName> {
+            fn try_from(name: String) -> ::std::result::Result<Self, $error> {
                 name.parse()
             }
         }
@@ -70,15 +83,15 @@ macro_rules! checked_name {
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad(&self.0)
             }
         }
 
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+        impl ::std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Debug::fmt(&*self.0, f)
             }
         }
     };
@@ -90,7 +103,9 @@ macro_rules! checked_name {
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(Box<str>);
 
-checked_name!(JobId, "job id", check_job_id);
+checked_name!(JobId, InvalidName, check_job_id, |name, rule| InvalidName::new(
+    "job id", name, rule
+));
 
 impl JobId {
     /// A new id: a UUID version 7 (RFC 9562), which sorts by the moment it was made.
@@ -120,7 +135,11 @@ fn check_job_id(name: &str) -> Result<(), &'static str> {
 #[serde(try_from = "String", into = "String")]
 pub struct StepName(Box<str>);
 
-checked_name!(StepName, "step name", check_step_name);
+checked_name!(StepName, InvalidName, check_step_name, |name, rule| InvalidName::new(
+    "step name",
+    name,
+    rule
+));
 
 fn check_step_name(name: &str) -> Result<(), &'static str> {
     // U+2028 and U+2029 end lines in browsers and editors although they are no control characters.
@@ -145,7 +164,11 @@ fn check_step_name(name: &str) -> Result<(), &'static str> {
 #[serde(try_from = "String", into = "String")]
 pub struct ArtifactName(Box<str>);
 
-checked_name!(ArtifactName, "artifact name", check_artifact_name);
+checked_name!(ArtifactName, InvalidName, check_artifact_name, |name, rule| InvalidName::new(
+    "artifact name",
+    name,
+    rule
+));
 
 impl ArtifactName {
     /// Its last component: the name of the file alone.

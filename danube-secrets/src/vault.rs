@@ -1,10 +1,10 @@
 //! Where sealed values lie: the contract, and the names it uses.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use danube_core::checked_name;
 
 use crate::Error;
 
@@ -20,58 +20,19 @@ pub struct SecretOwner(Box<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretKey(Box<str>);
 
-macro_rules! checked_name {
-    ($type:ident, $error:ident, $check:path) => {
-        impl $type {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
+checked_name!(SecretOwner, Error, check_owner, |name, rule| Error::InvalidOwner {
+    name: beginning(name),
+    rule,
+});
+checked_name!(SecretKey, Error, check_key, |name, rule| Error::InvalidKey {
+    name: beginning(name),
+    rule,
+});
 
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(name: &str) -> Result<Self, Error> {
-                match $check(name) {
-                    Ok(()) => Ok(Self(name.into())),
-                    // The beginning tells which name is meant.
-                    Err(rule) => Err(Error::$error { name: name.chars().take(80).collect(), rule }),
-                }
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = Error;
-
-            fn try_from(name: String) -> Result<Self, Error> {
-                name.parse()
-            }
-        }
-
-        impl AsRef<str> for $type {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-    };
+/// Enough of a name to tell which one is meant.
+fn beginning(name: &str) -> String {
+    name.chars().take(80).collect()
 }
-
-checked_name!(SecretOwner, InvalidOwner, check_owner);
-checked_name!(SecretKey, InvalidKey, check_key);
 
 fn check_owner(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > 256 {
