@@ -95,7 +95,10 @@ pub fn read_private(path: &Path, limit: u64) -> Result<Vec<u8>, PrivateFileError
     if meta.uid() != rustix::process::geteuid().as_raw() {
         return Err(PrivateFileError::Foreign { path: path.to_owned(), owner: meta.uid() });
     }
-    let mut bytes = Vec::new();
+    // A buffer that never grows leaves no copy of a key behind; the 64 bytes are what `read_to_end`
+    // wants free to look for the end, and without them it looks with a buffer of its own.
+    let room = meta.len().min(limit) + 1 + 64;
+    let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
     file.take(limit + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > limit {
         return Err(PrivateFileError::TooLong { path: path.to_owned(), limit });
