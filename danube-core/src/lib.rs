@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod audit;
 mod class;
 mod clock;
 mod digest;
@@ -11,6 +12,10 @@ mod secret;
 mod state;
 mod sweep;
 
+pub use audit::{
+    Audit, AuditAction, AuditActor, AuditError, AuditEvent, AuditOutcome, MAX_AUDIT_OBJECT_BYTES,
+    NoAudit, UnknownAudit,
+};
 pub use class::ErrorClass;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use digest::Sha256Digest;
