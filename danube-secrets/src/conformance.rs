@@ -7,8 +7,8 @@
 use futures_util::future::{join, join_all};
 
 use crate::{
-    Error, MAX_SECRET_BYTES, MAX_SECRETS_PER_OWNER, SealedValue, SecretKey, SecretOwner,
-    SecretVault,
+    Error, MAX_OWNERS_PER_LIST, MAX_SEALED_BYTES, MAX_SECRETS_PER_OWNER, SealedValue, SecretKey,
+    SecretOwner, SecretVault,
 };
 
 /// Makes a module with one test for each law of [`SecretVault`], and each of them a second time through
@@ -37,6 +37,9 @@ macro_rules! secret_vault_conformance {
             one_of_many_replacers_wins,
             readers_see_whole_values,
             an_owner_has_a_bounded_number_of_secrets,
+            a_value_that_is_too_long_is_refused_and_changes_nothing,
+            owners_are_sorted_complete_and_only_those_with_secrets,
+            owners_are_listed_in_pages,
         );
     };
     (@laws $module:ident, $fixture:expr, $($law:ident,)+) => {
@@ -88,7 +91,7 @@ async fn expect_none(vault: &impl SecretVault, of: &SecretOwner, name: &SecretKe
 
 /// Any bytes, none and the longest included, come back as they were put.
 pub async fn a_value_comes_back_byte_for_byte(vault: &impl SecretVault) {
-    let longest: Vec<u8> = (0..MAX_SECRET_BYTES + 64).map(|i| (i % 251) as u8).collect();
+    let longest: Vec<u8> = (0..MAX_SEALED_BYTES).map(|i| (i % 251) as u8).collect();
     let every_byte: Vec<u8> = (0..=255).collect();
     for bytes in
         [&b""[..], b"\0", b"it's 100% \"text\"; --\n", b"\xff\xfe\x80", &every_byte, &longest]
@@ -235,6 +238,54 @@ pub async fn an_owner_has_a_bounded_number_of_secrets(vault: &impl SecretVault) 
     assert_eq!(vault.list(&o).await.unwrap().len(), MAX_SECRETS_PER_OWNER);
     assert!(vault.delete(&o, &key("K1")).await.unwrap());
     vault.put(&o, &key("ONE_MORE"), &value(b"1")).await.unwrap();
+}
+
+/// One byte more than the longest value is refused by whatever keeps values, and what was there stays.
+pub async fn a_value_that_is_too_long_is_refused_and_changes_nothing(vault: &impl SecretVault) {
+    let (o, k, too_long) = (owner("o"), key("K"), value(&vec![b'x'; MAX_SEALED_BYTES + 1]));
+    assert!(matches!(vault.put(&o, &k, &too_long).await, Err(Error::TooLong)));
+    assert!(vault.owners(None).await.unwrap().is_empty());
+    vault.put(&o, &k, &value(b"1")).await.unwrap();
+    assert!(matches!(vault.put(&o, &k, &too_long).await, Err(Error::TooLong)));
+    let replaced = vault.replace_if(&o, &k, &value(b"1"), &too_long).await;
+    assert!(matches!(replaced, Err(Error::TooLong)));
+    expect(vault, &o, &k, &value(b"1")).await;
+}
+
+/// `owners` names each owner once, in the order of its bytes, and none that has no secret any more.
+pub async fn owners_are_sorted_complete_and_only_those_with_secrets(vault: &impl SecretVault) {
+    assert!(vault.owners(None).await.unwrap().is_empty());
+    let longest = "o".repeat(256);
+    for name in ["a/b", "b", "A", &longest, "a", "ä", "a b", "a%", "../a"] {
+        for k in ["K", "L"] {
+            vault.put(&owner(name), &key(k), &value(b"1")).await.unwrap();
+        }
+    }
+    vault.delete(&owner("b"), &key("K")).await.unwrap();
+    for k in ["K", "L"] {
+        vault.delete(&owner("A"), &key(k)).await.unwrap();
+    }
+    let all = ["../a", "a", "a b", "a%", "a/b", "b", &longest, "ä"].map(owner);
+    assert_eq!(vault.owners(None).await.unwrap(), all);
+    assert_eq!(vault.owners(Some(&owner("a/b"))).await.unwrap(), all[5..]);
+    // The one before the page need not exist.
+    assert_eq!(vault.owners(Some(&owner("a/a"))).await.unwrap(), all[4..]);
+    assert!(vault.owners(Some(&owner("ö"))).await.unwrap().is_empty());
+    vault.put(&owner("A"), &key("K"), &value(b"2")).await.unwrap();
+    assert_eq!(vault.owners(None).await.unwrap().len(), all.len() + 1);
+}
+
+/// A page has at most [`MAX_OWNERS_PER_LIST`], and the pages together are everybody, once.
+pub async fn owners_are_listed_in_pages(vault: &impl SecretVault) {
+    let all: Vec<_> = (0..=MAX_OWNERS_PER_LIST).map(|n| owner(&format!("o{n:05}"))).collect();
+    for o in &all {
+        vault.put(o, &key("K"), &value(b"1")).await.unwrap();
+    }
+    let first = vault.owners(None).await.unwrap();
+    assert_eq!(first, all[..MAX_OWNERS_PER_LIST]);
+    let second = vault.owners(first.last()).await.unwrap();
+    assert_eq!(second, all[MAX_OWNERS_PER_LIST..]);
+    assert!(vault.owners(second.last()).await.unwrap().is_empty());
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use danube_core::files::PrivateFileError;
-use danube_core::{BoxError, ErrorClass};
+use danube_core::{AuditError, BoxError, ErrorClass, JobId};
 
 use crate::{
-    MAX_ENCRYPTION_KEYS, MAX_NEEDLES, MAX_NEEDLES_BYTES, MAX_SECRET_BYTES, MAX_SECRETS_PER_OWNER,
-    MIN_SECRET_BYTES, SecretKey, SecretOwner,
+    MAX_ENCRYPTION_KEYS, MAX_LOADED_BYTES, MAX_NEEDLES, MAX_NEEDLES_BYTES, MAX_SECRET_BYTES,
+    MAX_SECRETS_PER_OWNER, MIN_SECRET_BYTES, PUBLIC_KEY_PREFIX, SecretKey, SecretOwner,
 };
 
 /// An error of this crate. Its messages name keys, owners and files, never values.
@@ -72,10 +72,38 @@ pub enum Error {
         /// Under which name.
         key: SecretKey,
     },
+    /// A job asks for a secret that was not loaded for it, or not any more.
+    #[error("job {job} has no secret {key}: none of this name is loaded for it")]
+    NotLoaded {
+        /// The job that asks.
+        job: JobId,
+        /// The name it asks for.
+        key: SecretKey,
+    },
+    /// The secrets of a job are loaded already.
+    #[error("the secrets of job {job} are loaded already: clear them first")]
+    AlreadyLoaded {
+        /// The job.
+        job: JobId,
+    },
+    /// The job ended while its secrets were being loaded.
+    #[error("the secrets of job {job} were cleared while they were being loaded")]
+    Cleared {
+        /// The job.
+        job: JobId,
+    },
+    /// The secrets in memory would pass their limit.
+    #[error(
+        "the secrets loaded for jobs would take more than {MAX_LOADED_BYTES} bytes: wait until a job ends"
+    )]
+    TooManyLoaded,
+    /// An access could not be recorded, so it did not happen.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A sealed value does not open: it was changed, cut, moved to another owner or name, or sealed
     /// with a key that is not here. Which of these is not told.
     #[error(
-        "secret {key} of {owner} cannot be opened: it was altered, or sealed with a key that is not in the key directory"
+        "secret {key} of {owner} cannot be opened: it was altered, sealed for another name or owner, or with a key that is not in the key directory"
     )]
     CannotOpen {
         /// Whose secret it is.
@@ -91,6 +119,12 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// There is no sealing key.
+    #[error("{} does not exist, so nothing was sealed for this server: `danube secrets public-key` makes a key", path.display())]
+    NoSealingKey {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// A key file is not what its place says.
     #[error("{} is damaged: {rule}", path.display())]
     DamagedKey {
@@ -104,6 +138,20 @@ pub enum Error {
     TooManyKeys {
         /// The directory.
         path: PathBuf,
+    },
+    /// Another process is sealing everything with a new key.
+    #[error("the encryption key is being rotated by another process ({} is locked)", path.display())]
+    RotationRunning {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// Text that should be a public key is none.
+    #[error(
+        "{text:?} is not a public key of Danube: it looks like {PUBLIC_KEY_PREFIX}… and is printed by `danube secrets public-key`"
+    )]
+    InvalidPublicKey {
+        /// The beginning of the text.
+        text: String,
     },
     /// A key file was refused.
     #[error(transparent)]
@@ -145,15 +193,23 @@ impl Error {
         match self {
             Self::InvalidOwner { .. }
             | Self::InvalidKey { .. }
+            | Self::InvalidPublicKey { .. }
             | Self::TooShort { .. }
             | Self::TooPlain
             | Self::TooLong
             | Self::SecretFileTooLong { .. } => ErrorClass::Invalid,
-            Self::TooManyNeedles | Self::TooManySecrets { .. } | Self::TooManyKeys { .. } => {
-                ErrorClass::Exhausted
+            Self::TooManyNeedles
+            | Self::TooManySecrets { .. }
+            | Self::TooManyKeys { .. }
+            | Self::TooManyLoaded => ErrorClass::Exhausted,
+            Self::AlreadyLoaded { .. } | Self::Cleared { .. } | Self::RotationRunning { .. } => {
+                ErrorClass::Conflict
             }
-            Self::NotFound { .. } | Self::NoEncryptionKey { .. } => ErrorClass::NotFound,
-            Self::CannotOpen { .. } => ErrorClass::Denied,
+            Self::Audit(error) => error.class,
+            Self::NotFound { .. } | Self::NoEncryptionKey { .. } | Self::NoSealingKey { .. } => {
+                ErrorClass::NotFound
+            }
+            Self::CannotOpen { .. } | Self::NotLoaded { .. } => ErrorClass::Denied,
             Self::KeyFile(PrivateFileError::Io { source, .. }) | Self::Io { source, .. } => {
                 ErrorClass::of_io(source)
             }

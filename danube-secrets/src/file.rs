@@ -23,16 +23,26 @@ pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 /// [`Error::Io`] names the file; [`Error::SecretFileTooLong`] beyond [`MAX_SECRET_BYTES`].
 pub fn read_secret_file(path: &Path) -> Result<SecretBytes, Error> {
     let io_error = |source| Error::Io { operation: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(io_error)?;
+    read_secret(File::open(path).map_err(io_error)?, path)
+}
+
+/// Reads a secret from whatever is open already, as [`read_secret_file`] does; `name` is what errors call
+/// it. Give it a source without a buffer of its own, which would keep a copy: no `std::io::Stdin`.
+///
+/// # Errors
+///
+/// As [`read_secret_file`].
+pub fn read_secret(source: impl Read, name: &Path) -> Result<SecretBytes, Error> {
+    let io_error = |source| Error::Io { operation: "read", path: name.to_owned(), source };
     // A buffer that never grows leaves no copy behind: the longest secret, its line feed, the byte
     // that is too many, and what `read_to_end` wants free to look for the end.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 64));
-    file.take(MAX_SECRET_BYTES as u64 + 2).read_to_end(&mut bytes).map_err(io_error)?;
+    source.take(MAX_SECRET_BYTES as u64 + 2).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
     if bytes.len() > MAX_SECRET_BYTES {
-        return Err(Error::SecretFileTooLong { path: path.to_owned() });
+        return Err(Error::SecretFileTooLong { path: name.to_owned() });
     }
     Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, Key, KeyInit, Nonce, Tag};
 use danube_core::SecretBytes;
@@ -14,12 +15,16 @@ use danube_core::files::{
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::{Error, MAX_SECRET_BYTES, SealedValue, SecretKey, SecretOwner};
+use crate::wipe::wiped;
+use crate::{Error, MAX_SECRET_BYTES, SealedValue, SecretKey, SecretOwner, SecretVault};
 
 #[cfg(test)]
 mod rfc8452;
+mod rotate;
 #[cfg(test)]
 mod tests;
+
+pub use rotate::{MAX_UNOPENED_NAMES, Rotated};
 
 /// Keys that one directory may hold: with a new one every week, twenty years of them.
 pub const MAX_ENCRYPTION_KEYS: usize = 1_000;
@@ -34,7 +39,6 @@ const HEADER_BYTES: usize = 1 + ID_BYTES;
 const OVERHEAD: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 
 type KeyId = [u8; ID_BYTES];
-type KeyBytes = Zeroizing<[u8; KEY_BYTES]>;
 
 /// The keys that seal secrets, out of a key directory:
 ///
@@ -49,13 +53,45 @@ type KeyBytes = Zeroizing<[u8; KEY_BYTES]>;
 /// owner and the name it was sealed for. The id of a key is the beginning of a SHA-256 over it, so a
 /// key file that was damaged or renamed is noticed.
 ///
-/// The methods that take a directory block.
+/// It may be shared. Another process may rotate the key: what was sealed with a key that is not known
+/// yet makes [`open_value`](Self::open_value) read the directory again.
+///
+/// The methods that read or write the directory block.
 pub struct Keyring {
+    /// `None`: the keys are in memory only.
+    dir: Option<PathBuf>,
+    keys: RwLock<Keys>,
+}
+
+/// Keys lie on the heap, where moving them leaves no copies.
+struct Keys {
     current: KeyId,
-    keys: BTreeMap<KeyId, KeyBytes>,
+    by_id: BTreeMap<KeyId, SecretBytes>,
 }
 
 impl Keyring {
+    /// One random key that is written nowhere: what it sealed can be opened as long as this lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Random`].
+    pub fn in_memory() -> Result<Self, Error> {
+        Ok(Self { dir: None, keys: RwLock::new(Keys::of(new_key()?)) })
+    }
+
+    /// The keys for the values of this vault: makes a first key only where the vault holds nothing, because
+    /// a new key would open none of what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`open_or_create`](Self::open_or_create), and what the vault says.
+    pub async fn open_for(keys_dir: &Path, vault: &dyn SecretVault) -> Result<Self, Error> {
+        let is_empty = vault.owners(None).await?.is_empty();
+        let dir = keys_dir.to_owned();
+        let open = move || if is_empty { Self::open_or_create(&dir) } else { Self::open(&dir) };
+        crate::blocking(open).await
+    }
+
     /// Reads the keys of a directory that has some. Use this one, and not
     /// [`open_or_create`](Self::open_or_create), when sealed values exist: a new key would not open
     /// them.
@@ -66,24 +102,8 @@ impl Keyring {
     /// link, somebody else's or readable by others, [`Error::DamagedKey`] for one that is not what
     /// its place says, [`Error::TooManyKeys`] beyond [`MAX_ENCRYPTION_KEYS`], [`Error::Io`].
     pub fn open(keys_dir: &Path) -> Result<Self, Error> {
-        let path = keys_dir.join("encryption.key");
-        let Some(current) = read_key(&path)? else {
-            let advice = "put the key back that sealed the stored secrets";
-            return Err(Error::NoEncryptionKey { path, advice });
-        };
-        let current_id = key_id(&current);
-        let mut keys = BTreeMap::from([(current_id, current)]);
-        for path in key_files(&keys_dir.join("encryption"))? {
-            // Gone since it was listed: then it is not there.
-            let Some(key) = read_key(&path)? else { continue };
-            let id = key_id(&key);
-            if path.file_name() != Some(file_name(&id).as_ref()) {
-                let rule = "the key in it is not the one that its name says";
-                return Err(Error::DamagedKey { path, rule });
-            }
-            keys.insert(id, key);
-        }
-        Ok(Self { current: current_id, keys })
+        let keys = RwLock::new(Keys::read(keys_dir)?);
+        Ok(Self { dir: Some(keys_dir.to_owned()), keys })
     }
 
     /// Reads the keys of a directory, and makes the directory and a first key when there is none.
@@ -103,8 +123,7 @@ impl Keyring {
         })?;
         if read_key(&path)?.is_none() {
             if key_files(&by_id)?.is_empty() {
-                let key: KeyBytes = random()?;
-                write_new(&path, &*key)?;
+                write_new(&path, new_key()?.expose())?;
             } else if read_key(&path)?.is_none() {
                 // Not even now: nobody else was just making the first one.
                 let advice = "there was one, so no new one is made: copy it from encryption/";
@@ -113,10 +132,12 @@ impl Keyring {
         }
         let this = Self::open(keys_dir)?;
         // After the current one: a crash between the two is mended here the next time.
-        let copy = by_id.join(file_name(&this.current));
-        if let (Some(key), false) = (this.keys.get(&this.current), copy.exists()) {
-            write_new(&copy, &**key)?;
+        let keys = this.keys();
+        let copy = by_id.join(file_name(&keys.current));
+        if !copy.exists() {
+            write_new(&copy, keys.current_key().expose())?;
         }
+        drop(keys);
         Ok(this)
     }
 
@@ -131,7 +152,7 @@ impl Keyring {
         key: &SecretKey,
         value: &SecretBytes,
     ) -> Result<SealedValue, Error> {
-        self.seal_with(owner, key, value, &*random::<NONCE_BYTES>()?)
+        self.seal_with(owner, key, value, &random_nonce()?)
     }
 
     fn seal_with(
@@ -144,32 +165,83 @@ impl Keyring {
         if value.len() > MAX_SECRET_BYTES {
             return Err(Error::TooLong);
         }
+        let keys = self.keys();
         let mut header = [VERSION; HEADER_BYTES];
-        header[1..].copy_from_slice(&self.current);
+        header[1..].copy_from_slice(&keys.current);
         let mut sealed = Vec::with_capacity(OVERHEAD + value.len());
         sealed.extend_from_slice(&header);
         sealed.extend_from_slice(nonce);
         let text = sealed.len();
         sealed.extend_from_slice(value.expose());
         let associated = associated_data(&header, owner, key);
-        let tag = encrypt(&self.keys[&self.current], nonce, &associated, &mut sealed[text..]);
+        let tag = encrypt(keys.current_key(), nonce, &associated, &mut sealed[text..]);
         sealed.extend_from_slice(&tag);
         Ok(SealedValue::from_bytes(sealed))
     }
 
-    /// Opens what was sealed for this owner and name, with whichever of the keys sealed it.
+    /// Opens what was sealed for this owner and name, with whichever of the keys sealed it. A key that is
+    /// not known here is looked for in the directory.
     ///
     /// # Errors
     ///
-    /// [`Error::CannotOpen`], one and the same for whatever is wrong with the value.
+    /// [`Error::CannotOpen`], one and the same for whatever is wrong with the value. As
+    /// [`open`](Self::open) where the directory had to be read and could not be.
     pub fn open_value(
         &self,
         owner: &SecretOwner,
         key: &SecretKey,
         value: &SealedValue,
     ) -> Result<SecretBytes, Error> {
-        self.try_open(owner, key, value.as_bytes())
+        if let (Some(id), Some(dir)) = (key_id_of(value), &self.dir)
+            && !self.keys().by_id.contains_key(&id)
+        {
+            // Locked while it is read: what a rotation in this process makes meanwhile must not be undone.
+            let mut keys = self.keys_mut();
+            *keys = Keys::read(dir)?;
+        }
+        self.keys()
+            .try_open(owner, key, value.as_bytes())
             .ok_or_else(|| Error::CannotOpen { owner: owner.clone(), key: key.clone() })
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        // They are replaced whole.
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys_mut(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    fn of(key: SecretBytes) -> Self {
+        let current = key_id(&key);
+        Self { current, by_id: BTreeMap::from([(current, key)]) }
+    }
+
+    fn read(keys_dir: &Path) -> Result<Self, Error> {
+        let path = keys_dir.join("encryption.key");
+        let Some(current) = read_key(&path)? else {
+            let advice = "put the key back that sealed the stored secrets";
+            return Err(Error::NoEncryptionKey { path, advice });
+        };
+        let mut keys = Self::of(current);
+        for path in key_files(&keys_dir.join("encryption"))? {
+            // Gone since it was listed: then it is not there.
+            let Some(key) = read_key(&path)? else { continue };
+            let id = key_id(&key);
+            if path.file_name() != Some(file_name(&id).as_ref()) {
+                let rule = "the key in it is not the one that its name says";
+                return Err(Error::DamagedKey { path, rule });
+            }
+            keys.by_id.insert(id, key);
+        }
+        Ok(keys)
+    }
+
+    fn current_key(&self) -> &SecretBytes {
+        &self.by_id[&self.current]
     }
 
     fn try_open(&self, owner: &SecretOwner, key: &SecretKey, sealed: &[u8]) -> Option<SecretBytes> {
@@ -183,7 +255,7 @@ impl Keyring {
         if *version != VERSION {
             return None;
         }
-        let with = self.keys.get(id)?;
+        let with = self.by_id.get(id)?;
         let mut text = Zeroizing::new(text.to_vec());
         let associated = associated_data(header, owner, key);
         decrypt(with, nonce, &associated, &mut text, tag)
@@ -193,17 +265,32 @@ impl Keyring {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.keys();
         f.debug_struct("Keyring")
-            .field("current", &hex::encode(self.current))
-            .field("keys", &self.keys.len())
+            .field("current", &hex::encode(keys.current))
+            .field("keys", &keys.by_id.len())
             .finish()
     }
 }
 
-fn key_id(key: &KeyBytes) -> KeyId {
+/// The id of the key that sealed a value, as far as that is a sealed value of this version.
+fn key_id_of(value: &SealedValue) -> Option<KeyId> {
+    let (header, _) = value.as_bytes().split_first_chunk::<HEADER_BYTES>()?;
+    let (version, id) = header.split_first_chunk::<1>()?;
+    (version[0] == VERSION).then(|| id.try_into().ok()).flatten()
+}
+
+pub(crate) fn new_key() -> Result<SecretBytes, Error> {
+    let mut key = vec![0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(|error| Error::Random { source: error.into() })?;
+    Ok(SecretBytes::new(key))
+}
+
+fn key_id(key: &SecretBytes) -> KeyId {
     // What is hashed begins with its purpose: the id of a key says nothing about another use of it.
-    let digest =
-        Sha256::new().chain_update(b"danube encryption key\0").chain_update(**key).finalize();
+    let digest = wiped(|| {
+        Sha256::new().chain_update(b"danube encryption key\0").chain_update(key.expose()).finalize()
+    });
     let mut id = [0; ID_BYTES];
     id.copy_from_slice(&digest[..ID_BYTES]);
     id
@@ -214,23 +301,23 @@ fn file_name(id: &KeyId) -> String {
 }
 
 /// The key in a file; `None` when there is no file.
-fn read_key(path: &Path) -> Result<Option<KeyBytes>, Error> {
-    let bytes = match read_private(path, KEY_BYTES as u64) {
-        Ok(bytes) => Zeroizing::new(bytes),
+pub(crate) fn read_key(path: &Path) -> Result<Option<SecretBytes>, Error> {
+    let key = match read_private(path, KEY_BYTES as u64) {
+        Ok(bytes) => SecretBytes::new(bytes),
         Err(PrivateFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
         Err(refused) => return Err(Error::KeyFile(refused)),
     };
     let damaged = |rule| Error::DamagedKey { path: path.to_owned(), rule };
-    let Ok(key) = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()) else {
-        return Err(damaged("an encryption key has 32 bytes"));
-    };
+    if key.len() != KEY_BYTES {
+        return Err(damaged("such a key has 32 bytes"));
+    }
     // What a file system may leave after a power failure is not a key.
-    if key == [0; KEY_BYTES] {
+    if key.expose().iter().all(|byte| *byte == 0) {
         return Err(damaged("it holds nothing but zeros"));
     }
-    Ok(Some(Zeroizing::new(key)))
+    Ok(Some(key))
 }
 
 /// The files in a directory whose names end in `.key`; none when there is no directory.
@@ -254,7 +341,7 @@ fn key_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Writes a key where none is; one that somebody else wrote meanwhile stands.
-fn write_new(path: &Path, key: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_new(path: &Path, key: &[u8]) -> Result<(), Error> {
     match write_atomic(path, key, 0o600, Existing::Refuse) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => {
@@ -263,13 +350,14 @@ fn write_new(path: &Path, key: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
-    let mut bytes = Zeroizing::new([0; N]);
-    getrandom::fill(&mut *bytes).map_err(|error| Error::Random { source: error.into() })?;
-    Ok(bytes)
+fn random_nonce() -> Result<[u8; NONCE_BYTES], Error> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|error| Error::Random { source: error.into() })?;
+    Ok(nonce)
 }
 
-fn associated_data(header: &[u8], owner: &SecretOwner, key: &SecretKey) -> Vec<u8> {
+/// Header, owner and name, each behind its length: no two of them read the same in one word.
+pub(crate) fn associated_data(header: &[u8], owner: &SecretOwner, key: &SecretKey) -> Vec<u8> {
     let parts = [header, owner.as_str().as_bytes(), key.as_str().as_bytes()];
     let mut data = Vec::new();
     for part in parts {
@@ -280,32 +368,33 @@ fn associated_data(header: &[u8], owner: &SecretOwner, key: &SecretKey) -> Vec<u
     data
 }
 
-fn cipher(key: &[u8; KEY_BYTES]) -> Aes256GcmSiv {
-    Aes256GcmSiv::new(<&Key<Aes256GcmSiv>>::from(key))
+fn cipher(key: &SecretBytes) -> Aes256GcmSiv {
+    // By reference: an array that is passed on would leave the key on the stack.
+    let key = <&Key<Aes256GcmSiv>>::try_from(key.expose()).expect("keys have 32 bytes");
+    Aes256GcmSiv::new(key)
 }
 
 /// Encrypts `text` where it is and gives its tag.
 fn encrypt(
-    key: &[u8; KEY_BYTES],
+    key: &SecretBytes,
     nonce: &[u8; NONCE_BYTES],
     associated: &[u8],
     text: &mut [u8],
 ) -> [u8; TAG_BYTES] {
-    cipher(key)
-        .encrypt_inout_detached(<&Nonce>::from(nonce), associated, text.into())
+    let nonce = <&Nonce>::from(nonce);
+    wiped(|| cipher(key).encrypt_inout_detached(nonce, associated, text.into()))
         .expect("a secret is shorter than 64 GiB")
         .into()
 }
 
 /// Decrypts `text` where it is; says whether key, nonce, associated data and tag belong to it.
 fn decrypt(
-    key: &[u8; KEY_BYTES],
+    key: &SecretBytes,
     nonce: &[u8; NONCE_BYTES],
     associated: &[u8],
     text: &mut [u8],
     tag: &[u8; TAG_BYTES],
 ) -> bool {
-    cipher(key)
-        .decrypt_inout_detached(<&Nonce>::from(nonce), associated, text.into(), <&Tag>::from(tag))
-        .is_ok()
+    let (nonce, tag) = (<&Nonce>::from(nonce), <&Tag>::from(tag));
+    wiped(|| cipher(key).decrypt_inout_detached(nonce, associated, text.into(), tag)).is_ok()
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::vault::MAX_SECRETS_PER_OWNER;
+use crate::vault::{MAX_OWNERS_PER_LIST, MAX_SECRETS_PER_OWNER};
 use crate::{Error, SealedValue, SecretKey, SecretOwner, SecretVault};
 
 type Values = BTreeMap<SecretOwner, BTreeMap<SecretKey, SealedValue>>;
@@ -48,6 +49,7 @@ impl SecretVault for MemoryVault {
         key: &SecretKey,
         value: &SealedValue,
     ) -> Result<(), Error> {
+        value.check_len()?;
         let mut values = self.values();
         let of_owner = values.entry(owner.clone()).or_default();
         if of_owner.len() >= MAX_SECRETS_PER_OWNER && !of_owner.contains_key(key) {
@@ -85,6 +87,7 @@ impl SecretVault for MemoryVault {
         current: &SealedValue,
         new: &SealedValue,
     ) -> Result<bool, Error> {
+        new.check_len()?;
         let mut values = self.values();
         match values.get_mut(owner).and_then(|of_owner| of_owner.get_mut(key)) {
             Some(value) if value == current => {
@@ -93,6 +96,13 @@ impl SecretVault for MemoryVault {
             }
             _ => Ok(false),
         }
+    }
+
+    async fn owners(&self, after: Option<&SecretOwner>) -> Result<Vec<SecretOwner>, Error> {
+        let values = self.values();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let owners = values.range::<SecretOwner, _>((from, Bound::Unbounded));
+        Ok(owners.map(|(owner, _)| owner.clone()).take(MAX_OWNERS_PER_LIST).collect())
     }
 }
 

@@ -11,6 +11,15 @@ use crate::Error;
 /// Secrets that a vault keeps for one owner: as many as one job can have masked in its output.
 pub const MAX_SECRETS_PER_OWNER: usize = 1_000;
 
+/// Bytes of the longest sealed value that a vault keeps: the longest secret with what sealing adds.
+pub const MAX_SEALED_BYTES: usize = crate::MAX_SECRET_BYTES + 64;
+
+/// Bytes of the longest name of an owner.
+pub(crate) const MAX_OWNER_BYTES: usize = 256;
+
+/// Owners that one call of [`SecretVault::owners`] names at most.
+pub const MAX_OWNERS_PER_LIST: usize = 1_000;
+
 /// Whose secrets they are: 1 to 256 bytes without control characters and without white space at the
 /// ends, for instance `pipeline/nightly`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +44,7 @@ fn beginning(name: &str) -> String {
 }
 
 fn check_owner(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > 256 {
+    if name.is_empty() || name.len() > MAX_OWNER_BYTES {
         Err("must be 1 to 256 bytes long")
     } else if name.chars().any(char::is_control) {
         Err("must not contain control characters")
@@ -74,6 +83,15 @@ impl SealedValue {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// What every backend checks before it keeps one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`] beyond [`MAX_SEALED_BYTES`].
+    pub fn check_len(&self) -> Result<(), Error> {
+        if self.0.len() > MAX_SEALED_BYTES { Err(Error::TooLong) } else { Ok(()) }
+    }
 }
 
 impl fmt::Debug for SealedValue {
@@ -100,7 +118,8 @@ pub trait SecretVault: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::TooManySecrets`] when the name is new and the owner has [`MAX_SECRETS_PER_OWNER`].
+    /// [`Error::TooManySecrets`] when the name is new and the owner has [`MAX_SECRETS_PER_OWNER`];
+    /// [`Error::TooLong`] beyond [`MAX_SEALED_BYTES`].
     async fn put(
         &self,
         owner: &SecretOwner,
@@ -135,7 +154,7 @@ pub trait SecretVault: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// None of its own.
+    /// [`Error::TooLong`] where `new` is longer than [`MAX_SEALED_BYTES`].
     async fn replace_if(
         &self,
         owner: &SecretOwner,
@@ -143,6 +162,14 @@ pub trait SecretVault: fmt::Debug + fmt::Display + Send + Sync + 'static {
         current: &SealedValue,
         new: &SealedValue,
     ) -> Result<bool, Error>;
+
+    /// Those who have secrets here, in the order of their bytes, the first [`MAX_OWNERS_PER_LIST`] of them
+    /// that come after `after`. The next page begins after the last of this one; an empty one is the end.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    async fn owners(&self, after: Option<&SecretOwner>) -> Result<Vec<SecretOwner>, Error>;
 }
 
 #[async_trait]
@@ -176,6 +203,10 @@ impl<T: SecretVault + ?Sized> SecretVault for Arc<T> {
         new: &SealedValue,
     ) -> Result<bool, Error> {
         (**self).replace_if(owner, key, current, new).await
+    }
+
+    async fn owners(&self, after: Option<&SecretOwner>) -> Result<Vec<SecretOwner>, Error> {
+        (**self).owners(after).await
     }
 }
 

