@@ -3,11 +3,13 @@
 //! Stamp them with [`job_store_conformance!`](crate::job_store_conformance). Each law expects a store
 //! that holds nothing.
 
+mod audit;
 mod ends;
 mod lists;
 mod records;
 mod together;
 
+pub use audit::*;
 pub use ends::*;
 pub use lists::*;
 pub use records::*;
@@ -133,8 +135,10 @@ fn terminal() -> impl Iterator<Item = JobState> {
 mod tests {
     #[test]
     fn every_law_is_stamped() {
-        let macro_text = include_str!("conformance.rs");
+        let macro_text =
+            concat!(include_str!("conformance.rs"), include_str!("conformance/audit.rs"));
         let laws = [
+            include_str!("conformance/audit.rs"),
             include_str!("conformance/records.rs"),
             include_str!("conformance/lists.rs"),
             include_str!("conformance/ends.rs"),
@@ -145,7 +149,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("pub async fn "))
             .filter_map(|law| law.split('(').next())
             .collect();
-        assert_eq!(names.len(), 28);
+        assert_eq!(names.len(), 33);
         for name in names {
             assert!(
                 macro_text.contains(&format!("            {name},\n")),

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod audit;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -13,6 +14,9 @@ mod schema;
 mod sql;
 mod store;
 
+pub use audit::{
+    AuditLog, AuditQuery, AuditRecord, MAX_AUDIT_EVENTS, MAX_EVENTS_PER_LIST, MemoryAudit,
+};
 pub use error::Error;
 pub use jobs::{JobCursor, JobQuery, JobStore, JobStoreExt, MAX_JOBS_PER_LIST, MIN_TYPED_CHARS};
 pub use memory::MemoryJobs;

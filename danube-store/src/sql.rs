@@ -79,6 +79,13 @@ statements! {
     LIST_SECRETS = "SELECT key FROM secrets WHERE owner = ?1 ORDER BY key";
     REPLACE_SECRET_IF = "UPDATE secrets SET sealed = ?4 \
         WHERE owner = ?1 AND key = ?2 AND sealed = ?3";
+    SECRET_OWNERS = "SELECT DISTINCT owner FROM secrets WHERE owner > ?1 ORDER BY owner LIMIT ?2";
+
+    RECORD_EVENT = "INSERT INTO audit (at_ms, actor, action, object, outcome) \
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    DROP_OLD_EVENTS = "DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?1";
+    LIST_EVENTS = "SELECT number, at_ms, actor, action, object, outcome FROM audit \
+        WHERE number < ?1 ORDER BY number DESC LIMIT ?2";
 
     SCHEMA_VERSION = "SELECT max(version) FROM refinery_schema_history";
     SCHEMA_HISTORY = "SELECT version, name, applied_on, checksum FROM refinery_schema_history \

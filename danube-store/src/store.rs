@@ -15,6 +15,7 @@ use crate::schema::{KNOWN, Migrated};
 use crate::{Error, sql};
 
 mod artifacts;
+mod audit;
 mod jobs;
 mod secrets;
 
@@ -58,8 +59,8 @@ impl StoreOptions {
 }
 
 /// Records in one SQLite file: a [`JobStore`](crate::JobStore), an
-/// [`ArtifactIndex`](danube_artifacts::ArtifactIndex) and a
-/// [`SecretVault`](danube_secrets::SecretVault). Clones share their connections.
+/// [`ArtifactIndex`](danube_artifacts::ArtifactIndex), a [`SecretVault`](danube_secrets::SecretVault) and
+/// an [`AuditLog`](crate::AuditLog). Clones share their connections.
 ///
 /// * **Processes.** Any number of processes of one machine may use one file. In each there is one
 ///   writer; whoever writes waits for the others, at most for

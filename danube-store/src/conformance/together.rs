@@ -8,7 +8,7 @@ use super::{at, finished_step, id, job, step, to};
 use crate::{Error, JobCursor, JobQuery, JobRecord, JobStore, MemoryJobs, StepRecord, Transition};
 
 /// Runs the calls on one task, all of them begun before any is finished.
-async fn all<T>(calls: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(super) async fn all<T>(calls: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut calls: Vec<_> = calls.into_iter().map(|call| (Box::pin(call), None)).collect();
     std::future::poll_fn(|context| {
         let mut waits = false;

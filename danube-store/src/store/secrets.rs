@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use danube_secrets::{
-    Error, MAX_SECRETS_PER_OWNER, SealedValue, SecretKey, SecretOwner, SecretVault,
+    Error, MAX_OWNERS_PER_LIST, MAX_SECRETS_PER_OWNER, SealedValue, SecretKey, SecretOwner,
+    SecretVault,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -18,6 +19,7 @@ impl SecretVault for Store {
         key: &SecretKey,
         value: &SealedValue,
     ) -> Result<(), Error> {
+        value.check_len()?;
         let (of, named, sealed) = (owner.clone(), key.clone(), value.clone());
         let kept = self.write("keep a secret", move |transaction| {
             let row = params![of.as_str(), named.as_str(), sealed.as_bytes()];
@@ -80,6 +82,7 @@ impl SecretVault for Store {
         current: &SealedValue,
         new: &SealedValue,
     ) -> Result<bool, Error> {
+        new.check_len()?;
         let (of, named) = (owner.clone(), key.clone());
         let (current, new) = (current.clone(), new.clone());
         self.write("replace a secret", move |transaction| {
@@ -88,6 +91,19 @@ impl SecretVault for Store {
         })
         .await
         .map_err(|error| self.vault_error("replace a secret", error))
+    }
+
+    async fn owners(&self, after: Option<&SecretOwner>) -> Result<Vec<SecretOwner>, Error> {
+        // No owner's name is empty.
+        let after = after.map_or("", SecretOwner::as_str).to_owned();
+        self.read("list the owners of secrets", move |transaction| {
+            let mut list = transaction.prepare_cached(sql::SECRET_OWNERS)?;
+            let owners =
+                list.query_map(params![after, MAX_OWNERS_PER_LIST as i64], |row| parsed(row, 0))?;
+            Ok(owners.collect::<Result<_, _>>()?)
+        })
+        .await
+        .map_err(|error| self.vault_error("list the owners of secrets", error))
     }
 }
 

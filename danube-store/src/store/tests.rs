@@ -31,6 +31,7 @@ fn job(named: &str) -> JobRecord {
 crate::job_store_conformance!(jobs_on_sqlite, temporary().await);
 danube_secrets::secret_vault_conformance!(vault_on_sqlite, temporary().await);
 danube_artifacts::artifact_index_conformance!(index_on_sqlite, temporary().await);
+crate::audit_log_conformance!(audit_on_sqlite, temporary().await);
 
 #[tokio::test]
 async fn every_statement_prepares_and_none_walks_a_table_that_has_an_index_for_it() {
@@ -64,6 +65,7 @@ async fn statements_stand_in_one_place() {
         ("jobs", include_str!("jobs.rs")),
         ("artifacts", include_str!("artifacts.rs")),
         ("secrets", include_str!("secrets.rs")),
+        ("audit", include_str!("audit.rs")),
         ("schema", include_str!("../schema.rs")),
     ] {
         for call in ["prepare(", "prepare_cached("] {
@@ -340,6 +342,79 @@ async fn a_deleted_job_takes_its_steps_artifacts_and_secrets() {
     });
     let expected = ["artifact k", "job/k", "pipeline/nightly", "step k"];
     assert_eq!(left.await.unwrap(), expected.map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn a_value_moved_to_another_row_does_not_open() {
+    use danube_secrets::{Error, Keyring, SecretVault};
+    let (store, _dir) = temporary().await;
+    let keyring = Keyring::in_memory().unwrap();
+    let rows = [("a", "K"), ("a", "L"), ("b", "K")].map(|(owner, key)| {
+        (owner.parse::<danube_secrets::SecretOwner>().unwrap(), key.parse().unwrap())
+    });
+    for (owner, key) in &rows {
+        let sealed = keyring.seal(owner, key, &format!("{owner} {key}").as_str().into()).unwrap();
+        store.put(owner, key, &sealed).await.unwrap();
+        let kept = SecretVault::get(&store, owner, key).await.unwrap();
+        assert_eq!(
+            keyring.open_value(owner, key, &kept).unwrap().expose(),
+            format!("{owner} {key}").as_bytes()
+        );
+    }
+    // By somebody who can write to the database and has no key: each value one row further.
+    store
+        .write("swap", |transaction| {
+            transaction.execute_batch(
+                "CREATE TEMP TABLE s AS SELECT row_number() OVER (ORDER BY owner, key) AS n, * FROM secrets; \
+                 UPDATE secrets SET sealed = (SELECT o.sealed FROM s o, s t \
+                     WHERE t.owner = secrets.owner AND t.key = secrets.key AND o.n = t.n % 3 + 1);",
+            )?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let mut told = BTreeSet::new();
+    for (owner, key) in &rows {
+        let swapped = SecretVault::get(&store, owner, key).await.unwrap();
+        let error = keyring.open_value(owner, key, &swapped).err().expect("refused");
+        assert!(matches!(error, Error::CannotOpen { .. }), "{error}");
+        told.insert(error.to_string().replace(&format!("{key} of {owner}"), ""));
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn what_was_recorded_cannot_be_changed_and_the_oldest_goes_when_it_is_full() {
+    use crate::{AuditLog, AuditQuery, MAX_AUDIT_EVENTS};
+    use danube_core::{Audit, AuditAction, AuditActor, AuditEvent, AuditOutcome};
+    let (store, _dir) = temporary().await;
+    let event = AuditEvent {
+        at: Timestamp::UNIX_EPOCH,
+        actor: AuditActor::User(0),
+        action: AuditAction::SecretSet,
+        object: "o/K".to_owned(),
+        outcome: AuditOutcome::Done,
+    };
+    store.record(&event).await.unwrap();
+    let changed = store
+        .write("change", |t| Ok(t.execute("UPDATE audit SET actor = 'user/1'", [])?))
+        .await
+        .unwrap_err();
+    let cause = std::error::Error::source(&changed).unwrap().to_string();
+    assert!(cause.contains("what was recorded is not changed"), "{cause}");
+
+    let fill = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < {MAX_AUDIT_EVENTS}) \
+         INSERT INTO audit SELECT n, 0, 'user/0', 'secret.set', 'filled', 'done' FROM n"
+    );
+    store.write("fill", move |t| Ok(t.execute_batch(&fill)?)).await.unwrap();
+    let oldest = |n: u64| AuditQuery::default().with_before(n + 1).with_limit(1);
+    assert_eq!(store.events(&oldest(1)).await.unwrap().len(), 1);
+    store.record(&event).await.unwrap();
+    assert!(store.events(&oldest(1)).await.unwrap().is_empty());
+    assert_eq!(store.events(&oldest(2)).await.unwrap().len(), 1);
+    let newest = store.events(&AuditQuery::default().with_limit(1)).await.unwrap();
+    assert_eq!(newest[0].number, MAX_AUDIT_EVENTS + 1);
 }
 
 #[tokio::test]

@@ -40,7 +40,12 @@ fn released_steps_do_not_change() {
     let checksums: Vec<_> = migrations().iter().map(refinery::Migration::checksum).collect();
     assert_eq!(
         checksums,
-        [11_219_861_930_436_060_114, 4_095_326_528_311_154_134, 15_705_599_140_090_043_130]
+        [
+            11_219_861_930_436_060_114,
+            4_095_326_528_311_154_134,
+            15_705_599_140_090_043_130,
+            13_423_893_654_301_079_048
+        ]
     );
 }
 
@@ -83,18 +88,18 @@ async fn a_newer_schema_is_refused_and_nothing_is_touched() {
     drop(store);
     database(dir.path())
         .execute_batch(
-            "INSERT INTO refinery_schema_history VALUES (4, 'future', '2027-01-01T00:00:00Z', '1'); \
+            "INSERT INTO refinery_schema_history VALUES (9999, 'future', '2027-01-01T00:00:00Z', '1'); \
              DROP TABLE steps; ALTER TABLE jobs RENAME TO tasks;",
         )
         .unwrap();
     let before = everything(dir.path());
     let error = open(dir.path()).await.unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { found: 4, known: 3, .. }), "{error:?}");
+    assert!(matches!(error, Error::NewerSchema { found: 9999, known: KNOWN, .. }), "{error:?}");
     let path = dir.path().join("danube.db");
     assert_eq!(
         error.to_string(),
         format!(
-            "{} has schema version 4, and this version of danube knows only up to 3: use the newer \
+            "{} has schema version 9999, and this version of danube knows only up to {KNOWN}: use the newer \
              danube, or another data directory",
             path.display()
         )
@@ -106,7 +111,7 @@ async fn a_newer_schema_is_refused_and_nothing_is_touched() {
 async fn a_newer_schema_keeps_the_log_of_a_process_that_was_killed() {
     let (store, dir) = temporary().await;
     store.create(&job("j")).await.unwrap();
-    let change = "INSERT INTO refinery_schema_history VALUES (4, 'future', '', '1')";
+    let change = "INSERT INTO refinery_schema_history VALUES (9999, 'future', '', '1')";
     database(dir.path()).execute_batch(change).unwrap();
     // What lies on the disk while the store is open is what a killed process leaves.
     let left = tempfile::tempdir().unwrap();
@@ -115,7 +120,7 @@ async fn a_newer_schema_keeps_the_log_of_a_process_that_was_killed() {
     }
     let before = everything(left.path());
     let error = open(left.path()).await.unwrap_err();
-    assert!(matches!(error, Error::NewerSchema { found: 4, .. }), "{error:?}");
+    assert!(matches!(error, Error::NewerSchema { found: 9999, .. }), "{error:?}");
     let mut after = everything(left.path());
     after.retain(|(name, _)| name != "danube.db-shm");
     assert!(after == before);
@@ -126,10 +131,10 @@ async fn a_newer_schema_is_not_written_to_even_by_who_had_it_open() {
     let (store, dir) = temporary().await;
     store.create(&job("j")).await.unwrap();
     database(dir.path())
-        .execute("INSERT INTO refinery_schema_history VALUES (4, 'future', '', '1')", [])
+        .execute("INSERT INTO refinery_schema_history VALUES (9999, 'future', '', '1')", [])
         .unwrap();
     let refused = store.create(&job("k")).await.unwrap_err();
-    assert!(matches!(refused, Error::NewerSchema { found: 4, .. }), "{refused:?}");
+    assert!(matches!(refused, Error::NewerSchema { found: 9999, .. }), "{refused:?}");
     assert_eq!(store.get(&id("j")).await.unwrap(), job("j"));
 }
 
