@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use danube_core::{StepName, Timestamp};
+use danube_secrets::{SecretKey, SecretOwner};
 
 /// Runs jobs and keeps everything they produce: the log, live and for later; the artifacts, signed,
 /// with provenance; the secrets, never shown.
@@ -52,6 +53,9 @@ pub(crate) enum Command {
     Artifacts(ArtifactsCommand),
     /// Check a file's signature and provenance; works offline
     VerifyArtifact(VerifyArgs),
+    /// Keep secrets sealed, for jobs to use
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Delete logs and artifacts whose time has come
     Reaper(ReaperArgs),
     /// Bring the database to the schema of this version
@@ -96,9 +100,14 @@ pub(crate) struct RunArgs {
     #[arg(long = "env", value_name = "K=V", value_parser = parse_pair)]
     pub(crate) env: Vec<(String, String)>,
 
-    /// Set an environment variable to what a file holds, and mask it in the output (repeatable)
-    #[arg(long = "secret", value_name = "K=FILE", value_parser = parse_pair)]
+    /// Set an environment variable to what a file holds, and mask it in the output (repeatable).
+    /// K alone, or K=vault:NAME, takes a stored secret; K=sealed:… opens a sealed one
+    #[arg(long = "secret", value_name = "K=FILE", value_parser = parse_secret)]
     pub(crate) secrets: Vec<(String, String)>,
+
+    /// Whose stored and sealed secrets the job may use
+    #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
+    pub(crate) owner: SecretOwner,
 
     /// End the job after this long: 90s, 10m, 1h30m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -224,6 +233,68 @@ pub(crate) struct VerifyArgs {
     pub(crate) job: Option<danube_core::JobId>,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Store a secret, or replace it; the value comes from standard input or a file
+    Set {
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
+    /// List the names of stored secrets
+    List {
+        /// Only those of one owner
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<SecretOwner>,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Delete a stored secret
+    Delete {
+        /// Its name
+        key: SecretKey,
+        /// Whose it is
+        #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
+        owner: SecretOwner,
+    },
+    /// Make a new encryption key and seal every stored secret with it
+    Rotate,
+    /// Seal a value to the public key: text that is safe in a public repository
+    Seal {
+        #[command(flatten)]
+        secret: SecretArgs,
+        /// The public key, or a file that holds it [default: that of the data directory]
+        #[arg(long, value_name = "KEY|FILE")]
+        public_key: Option<String>,
+    },
+    /// Print the public key that values are sealed to
+    PublicKey,
+    /// List who touched which secret, newest first
+    Audit {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+}
+
+/// Whose secrets they are where nobody says.
+const DEFAULT_OWNER: &str = "default";
+
+#[derive(Args)]
+pub(crate) struct SecretArgs {
+    /// Its name: that of an environment variable
+    pub(crate) key: SecretKey,
+    /// Whose it is
+    #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
+    pub(crate) owner: SecretOwner,
+    /// Where the value is read from; one line feed at its end is dropped [default: standard input]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub(crate) struct ReaperArgs {
     /// Print what would be deleted, and delete nothing
@@ -272,6 +343,15 @@ fn parse_since(text: &str) -> Result<Since, String> {
     })
 }
 
+/// `K=FILE`, `K=vault:NAME`, `K=sealed:…`, or `K` for `K=vault:K`.
+fn parse_secret(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') {
+        parse_pair(text)
+    } else {
+        Ok((text.to_owned(), format!("vault:{text}")))
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     danube_engine::parse_duration(text).map_err(|e| e.to_string())
 }
@@ -306,5 +386,14 @@ mod tests {
         assert!(parse(&["danube", "run", "job.yaml", "--", "true"]).is_err());
         assert!(parse(&["danube", "run", "--env", "NOVALUE", "--", "true"]).is_err());
         assert!(parse(&["danube", "run", "--timeout", "soon", "--", "true"]).is_err());
+    }
+
+    #[test]
+    fn a_secrets_value_is_no_argument() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words);
+        assert!(parse(&["danube", "secrets", "set", "TOKEN"]).is_ok());
+        assert!(parse(&["danube", "secrets", "set", "TOKEN", "hunter2"]).is_err());
+        assert!(parse(&["danube", "secrets", "set", "TOKEN=hunter2"]).is_err());
+        assert!(parse(&["danube", "secrets", "seal", "TOKEN", "hunter2"]).is_err());
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod jobs;
 mod logs;
 mod run;
+mod secrets;
 mod serve;
 mod summary;
 mod terminal;
@@ -138,6 +139,7 @@ async fn dispatch(
             artifacts::artifacts(&App::open(config).await?, command, &environment).await
         }
         Command::VerifyArtifact(args) => verify::verify(&config, args).await,
+        Command::Secrets(command) => secrets::secrets(config, command).await,
         Command::Reaper(args) => jobs::reap(&App::open(config).await?, &args).await,
         Command::Migrate => jobs::migrate(&config).await,
         Command::Serve(args) => serve::serve(App::open(config).await?, &args).await,

@@ -23,6 +23,7 @@ use crate::cli::{Output, RunArgs};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::jobs::print_json;
+use crate::secrets::{self, Source};
 use crate::summary::{self, CopyBar};
 use crate::terminal::Sink;
 use crate::view::{Shown, View, ViewOptions, show};
@@ -47,23 +48,29 @@ pub(crate) async fn run(
     let work_dir =
         fs::canonicalize(".").map_err(|e| Failure::io("cannot find the current directory", &e))?;
     let file = args.file.clone();
-    let spec = spec(args, environment, work_dir, &config)?;
-    spec.validate().map_err(|error| {
-        let failure = Failure::from(error).to_string();
-        // What is wrong may quote what was typed, and a secret in it.
-        let values = spec.secrets.iter().map(|(_, value)| value.clone());
-        let failure = Needles::new(values).map_or(failure.clone(), |n| n.redact_str(&failure));
-        Failure::invalid(match &file {
-            Some(path) => format!("{}: {failure}", path.display()),
-            None => failure,
+    let owner = args.owner.clone();
+    let (mut spec, sources) = spec(args, environment, work_dir, &config)?;
+    let validate = |spec: &JobSpec| {
+        spec.validate().map_err(|error| {
+            let failure = Failure::from(error).to_string();
+            // What is wrong may quote what was typed, and a secret in it.
+            let values = spec.secrets.iter().map(|(_, value)| value.clone());
+            let failure = Needles::new(values).map_or(failure.clone(), |n| n.redact_str(&failure));
+            Failure::invalid(match &file {
+                Some(path) => format!("{}: {failure}", path.display()),
+                None => failure,
+            })
         })
-    })?;
+    };
+    validate(&spec)?;
     let app = App::open(config).await?;
     // The parts are made before anything is promised: a key that must not be used is told here.
     let parts = app.parts(Arc::new(LocalProcesses::with_guardian(guardian))).await?;
     if detach {
         return start_detached(&spec.id, environment).await;
     }
+    spec.secrets = secrets::resolve(&app, &spec.id, &owner, sources).await?;
+    validate(&spec)?;
     let options = RunnerOptions::default()
         .with_grace(app.config.grace)
         .with_log(app.config.log.clone())
@@ -75,13 +82,13 @@ pub(crate) async fn run(
     }
 }
 
-/// The job that was asked for.
+/// The job that was asked for, and where its secrets come from. Those that were in files it has already.
 fn spec(
     args: RunArgs,
     environment: &Environment,
     work_dir: PathBuf,
     config: &Config,
-) -> Result<JobSpec, Failure> {
+) -> Result<(JobSpec, Vec<(String, Source)>), Failure> {
     let RunArgs { file, command, step, artifacts, env, secrets, timeout, detached_as, .. } = args;
     let id = detached_as
         .unwrap_or_else(|| JobId::mint(danube_core::Clock::now(&danube_core::SystemClock)));
@@ -109,13 +116,17 @@ fn spec(
     spec.timeout = timeout.or(spec.timeout);
     spec.exclude.push(config.data_dir.clone());
     spec.base_env = base_env(environment);
-    for (name, path) in secret_files {
-        let value = danube_secrets::read_secret_file(Path::new(&path)).map_err(|e| {
+    let mut sources = Vec::new();
+    for (name, text) in secret_files {
+        let source = Source::parse(&text).map_err(|e| {
             Failure::invalid(format!("secret {name}: {}", Failure::of(e.class(), &e)))
         })?;
-        spec.secrets.push((name, value));
+        if let Source::Value(value) = &source {
+            spec.secrets.push((name.clone(), value.clone()));
+        }
+        sources.push((name, source));
     }
-    Ok(spec)
+    Ok((spec, sources))
 }
 
 /// The environment of this process, without what is Danube's own.

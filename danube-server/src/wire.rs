@@ -9,15 +9,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use danube_artifacts::{ArtifactRecord, ArtifactState};
 use danube_core::{
-    ArtifactName, ByteRange, Candidate, CandidateKind, JobId, JobState, LostReason, Sha256Digest,
-    StepName, SweepError, Timestamp,
+    ArtifactName, AuditEvent, ByteRange, Candidate, CandidateKind, JobId, JobState, LostReason,
+    Sha256Digest, StepName, SweepError, Timestamp,
 };
 use danube_engine::Outcome;
 use danube_logs::LogPhase;
 use danube_logs::search::{self, Found, Position};
 use danube_logs::views::{Entries, Group, GroupKind, Groups, LogEntry};
 use danube_reaper::{Plan, Report};
-use danube_store::{JobRecord, StepRecord};
+use danube_secrets::{SecretKey, SecretOwner};
+use danube_store::{AuditRecord, JobRecord, StepRecord};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -439,5 +440,53 @@ impl From<&Candidate> for Deleted {
             version: _,
         } = candidate;
         Self { kind: *kind, id: id.clone(), job: owner.clone(), bytes: *bytes }
+    }
+}
+
+/// The names of stored secrets, never a value.
+#[derive(Debug, Serialize)]
+pub(crate) struct Secrets {
+    pub(crate) secrets: Vec<Secret>,
+}
+
+/// One name.
+#[derive(Debug, Serialize)]
+pub(crate) struct Secret {
+    pub(crate) owner: String,
+    pub(crate) key: String,
+}
+
+impl Secret {
+    pub(crate) fn new(owner: &SecretOwner, key: &SecretKey) -> Self {
+        Self { owner: owner.to_string(), key: key.to_string() }
+    }
+}
+
+/// Who touched what, newest first.
+#[derive(Debug, Serialize)]
+pub(crate) struct Events {
+    pub(crate) events: Vec<Event>,
+}
+
+/// One event.
+#[derive(Debug, Serialize)]
+pub(crate) struct Event {
+    pub(crate) number: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) actor: String,
+    pub(crate) action: &'static str,
+    pub(crate) object: String,
+    pub(crate) outcome: &'static str,
+}
+
+impl Events {
+    pub(crate) fn from_records(records: Vec<AuditRecord>) -> Self {
+        let event = |record| {
+            let AuditRecord { number, event: AuditEvent { at, actor, action, object, outcome } } =
+                record;
+            let (action, outcome) = (action.as_str(), outcome.as_str());
+            Event { number, at, actor: actor.to_string(), action, object, outcome }
+        };
+        Self { events: records.into_iter().map(event).collect() }
     }
 }
