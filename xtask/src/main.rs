@@ -12,6 +12,7 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("flock", "util-linux"),
     ("mount", "mount"),
+    ("strace", "strace"),
 ];
 
 /// What the benchmarks are held against, with `--peers`: (program, Debian package).

@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod canary;
 mod harness;
 mod logs;
 mod recovery;
 mod run;
 mod secrets;
 mod serve;
+mod vault;
 mod verify;

@@ -8,13 +8,13 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Danube, said, wait_until};
 
-struct Server {
+pub(crate) struct Server {
     child: Child,
     base: String,
 }
 
 impl Server {
-    fn start(danube: &Danube) -> Self {
+    pub(crate) fn start(danube: &Danube) -> Self {
         let mut child =
             danube.command(&["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -26,7 +26,7 @@ impl Server {
         }
     }
 
-    fn get(&self, path: &str, more: &[&str]) -> Vec<u8> {
+    pub(crate) fn get(&self, path: &str, more: &[&str]) -> Vec<u8> {
         let out = Command::new("curl")
             .args(["-sS", "--max-time", "30"])
             .args(more)
@@ -41,7 +41,7 @@ impl Server {
         String::from_utf8(self.get(path, more)).unwrap()
     }
 
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         let mut status = None;
