@@ -137,7 +137,8 @@ impl fmt::Debug for SealingPublicKey {
 /// It lies as 32 bytes in `sealing.key` of the key directory. There is one; what was sealed to a key that is
 /// gone stays sealed.
 pub struct SealingKey {
-    private: PrivateKey,
+    /// On the heap, where moving it leaves no copies.
+    private: Box<PrivateKey>,
     public: SealingPublicKey,
 }
 
@@ -151,9 +152,12 @@ impl SealingKey {
     pub fn open(keys_dir: &Path) -> Result<Self, Error> {
         let path = sealing_path(keys_dir);
         let Some(key) = read_key(&path)? else { return Err(Error::NoSealingKey { path }) };
-        let private = PrivateKey::from_bytes(key.expose()).expect("any 32 bytes are such a key");
-        let public = SealingPublicKey::of(&X25519HkdfSha256::sk_to_pk(&private));
-        Ok(Self { private, public })
+        Ok(wiped(|| {
+            let private = PrivateKey::from_bytes(key.expose());
+            let private = Box::new(private.expect("any 32 bytes are such a key"));
+            let public = SealingPublicKey::of(&X25519HkdfSha256::sk_to_pk(&private));
+            Self { private, public }
+        }))
     }
 
     /// Reads the key of this directory, and makes the directory and a key when there is none. Several

@@ -131,14 +131,23 @@ fn after_the_end_of_its_job_no_copy_of_a_secret_is_in_this_process() {
     assert_eq!(masked.copies(&mut buffer), 0, "left by rotating");
 
     // The keys themselves.
-    let mut current = vec![0; LEN];
-    let mut file = File::open(dir.path().join("keys/encryption.key")).unwrap();
-    file.read_exact(&mut current[..32]).unwrap();
-    current.copy_within(..LEN - 32, 32);
-    let current = SecretBytes::new(current);
-    let of_key = Masked::of(&current);
-    drop(current);
-    assert!(of_key.copies(&mut buffer) > 0, "the search does not find the key");
-    drop((loaded, service, keyring));
-    assert_eq!(of_key.copies(&mut buffer), 0, "left of the key");
+    let (of_key, of_sealing) = (key_in(dir.path(), "encryption"), key_in(dir.path(), "sealing"));
+    assert!(of_key.copies(&mut buffer) > 0, "the search does not find the encryption key");
+    assert!(of_sealing.copies(&mut buffer) > 0, "the search does not find the sealing key");
+    drop((loaded, service, keyring, sealing));
+    assert_eq!(of_key.copies(&mut buffer), 0, "left of the encryption key");
+    assert_eq!(of_sealing.copies(&mut buffer), 0, "left of the sealing key");
+}
+
+fn key_in(dir: &std::path::Path, name: &str) -> Masked {
+    let mut key = vec![0; LEN];
+    let mut file = File::open(dir.join(format!("keys/{name}.key"))).unwrap();
+    file.read_exact(&mut key[..32]).unwrap();
+    if name == "sealing" {
+        // As X25519 uses it, and as it is kept (RFC 7748, section 5).
+        key[0] &= 248;
+        key[31] = key[31] & 127 | 64;
+    }
+    key.copy_within(..LEN - 32, 32);
+    Masked::of(&SecretBytes::new(key))
 }
