@@ -335,14 +335,20 @@ pub(crate) async fn resolve(
             _ => None,
         })
         .collect();
-    let refused = |name: &str, error: danube_secrets::Error| {
+    let refused = |what: &str, error: danube_secrets::Error| {
         let failure = Failure::of(error.class(), &error);
+        let hint = match &error {
+            danube_secrets::Error::NotFound { key, .. } => {
+                format!("; store it with: danube secrets set {key}")
+            }
+            _ => String::new(),
+        };
         // Nothing ran: what the job asks for is wrong, and not the machine.
         let class = match error.class() {
             ErrorClass::NotFound | ErrorClass::Denied => ErrorClass::Invalid,
             class => class,
         };
-        Failure::new(class, format!("secret {name}: {failure}"))
+        Failure::new(class, format!("{what}: {failure}{hint}"))
     };
     let keyring = if wanted.is_empty() {
         None
@@ -360,7 +366,7 @@ pub(crate) async fn resolve(
             SecretServiceOptions::default(),
         );
         let loaded =
-            with.load(job, owner, &wanted).await.map_err(|e| refused("of the vault", e))?;
+            with.load(job, owner, &wanted).await.map_err(|e| refused("stored secrets", e))?;
         service = Some((with, loaded));
     }
     let mut sealing = None;
@@ -369,7 +375,7 @@ pub(crate) async fn resolve(
         let value = match (source, &service) {
             (Source::Value(value), _) => value,
             (Source::Vault(key), Some((service, _))) => {
-                service.get(job, &key).await.map_err(|e| refused(&name, e))?
+                service.get(job, &key).await.map_err(|e| refused(&format!("secret {name}"), e))?
             }
             (Source::Vault(_), None) => {
                 unreachable!("there is a service where there is such a source")
@@ -380,14 +386,14 @@ pub(crate) async fn resolve(
                     let opened =
                         tokio::task::spawn_blocking(move || SealingKey::open(&keys_dir)).await;
                     let opened = opened.expect("opening a key does not panic");
-                    sealing = Some(opened.map_err(|e| refused(&name, e))?);
+                    sealing = Some(opened.map_err(|e| refused(&format!("secret {name}"), e))?);
                 }
                 let sealing = sealing.as_ref().expect("it was opened above");
-                let key = name.parse().map_err(|e| refused(&name, e))?;
+                let key = name.parse().map_err(|e| refused(&format!("secret {name}"), e))?;
                 let object = format!("{owner}/{key}");
                 let value =
                     opened_for(app, job, &object, sealing.open_value(owner, &key, &text)).await;
-                value.map_err(|e| refused(&name, e))?
+                value.map_err(|e| refused(&format!("secret {name}"), e))?
             }
         };
         values.push((name, value));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -58,6 +58,9 @@ fn a_stored_secret_reaches_the_jobs_of_its_owner_and_is_masked() {
         let out = danube.run(&["run", "--secret", secret, "--", "touch", "ran"]);
         assert_eq!(out.status.code(), Some(2), "{}", said(&out));
     }
+    let out = danube.run(&["run", "--secret", "NOBODYS", "--", "true"]);
+    let told = "default has no secret NOBODYS; store it with: danube secrets set NOBODYS";
+    assert!(stderr(&out).contains(told), "{}", said(&out));
     assert_eq!(danube.jobs().len(), before);
     assert!(!danube.work().join("ran").exists());
 }
@@ -125,6 +128,44 @@ fn a_value_comes_from_a_file_or_standard_input_and_a_weak_one_is_refused() {
         danube.json(&["secrets", "list", "--output", "json"])["secrets"].as_array().unwrap().len(),
         1
     );
+}
+
+#[test]
+fn what_is_typed_at_a_terminal_is_not_shown_and_can_be_given_up() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let danube = Danube::new();
+    for (typed, code) in [(&b"hunter2-typed\n"[..], 0), (b"hunter2-ty\x03\n", 2), (b"\x04", 2)] {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let terminal = fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap());
+        let terminal = terminal.unwrap();
+        let mut command = danube.command(&["secrets", "set", "TOKEN"]);
+        command.stdin(terminal.try_clone().unwrap()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut told = child.stderr.take().unwrap();
+        let mut prompt = Vec::new();
+        while !prompt.ends_with(b"Enter: ") {
+            let mut byte = [0];
+            told.read_exact(&mut byte).unwrap();
+            prompt.extend(byte);
+        }
+        let mut keyboard = fs::File::from(keyboard);
+        keyboard.write_all(typed).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{typed:?}");
+        // The terminal is as it was: what is typed now is shown, and what was typed before was not.
+        keyboard.write_all(b"shown\n").unwrap();
+        let mut shown = Vec::new();
+        while !contains(&shown, b"shown") {
+            let mut byte = [0];
+            keyboard.read_exact(&mut byte).unwrap();
+            shown.extend(byte);
+        }
+        assert!(!contains(&shown, b"hunter2"), "{}", String::from_utf8_lossy(&shown));
+    }
+    assert_eq!(seen_by_a_job(&danube, &["--secret", "TOKEN"]), "hunter2-typed");
 }
 
 #[test]
