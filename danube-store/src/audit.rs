@@ -96,7 +96,7 @@ impl MemoryAudit {
         Self::default()
     }
 
-    fn events(&self) -> MutexGuard<'_, VecDeque<AuditRecord>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<AuditRecord>> {
         // Nothing panics between two changes of one call.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,7 +104,7 @@ impl MemoryAudit {
 
 impl fmt::Debug for MemoryAudit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryAudit").field("events", &self.events().len()).finish()
+        f.debug_struct("MemoryAudit").field("events", &self.kept().len()).finish()
     }
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for MemoryAudit {
 impl Audit for MemoryAudit {
     async fn record(&self, event: &AuditEvent) -> Result<(), AuditError> {
         let event = admit(event, self)?;
-        let mut events = self.events();
+        let mut events = self.kept();
         let number = events.back().map_or(1, |last| last.number + 1);
         if events.len() as u64 >= MAX_AUDIT_EVENTS {
             events.pop_front();
@@ -131,7 +131,7 @@ impl Audit for MemoryAudit {
 #[async_trait]
 impl AuditLog for MemoryAudit {
     async fn events(&self, query: &AuditQuery) -> Result<Vec<AuditRecord>, Error> {
-        let events = self.events();
+        let events = self.kept();
         let wanted = events.iter().rev().filter(|e| query.before.is_none_or(|b| e.number < b));
         Ok(wanted.take(query.limit.clamp(1, MAX_EVENTS_PER_LIST) as usize).cloned().collect())
     }
