@@ -53,9 +53,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// More secrets, or more bytes of them, than one set of needles takes.
+    /// More secrets, or more bytes of them in all their forms, than one set of needles takes.
     #[error(
-        "too many secrets to mask at once: at most {MAX_NEEDLES} of {MAX_NEEDLES_BYTES} bytes in all"
+        "too many secrets to mask at once: at most {MAX_NEEDLES}, and {MAX_NEEDLES_BYTES} bytes with all their encoded forms"
     )]
     TooManyNeedles,
     /// An owner has as many secrets as a vault keeps for one.

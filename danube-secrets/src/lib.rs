@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod automaton;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -8,7 +7,6 @@ mod file;
 mod file_vault;
 mod keyring;
 mod memory;
-mod needles;
 mod redactor;
 mod sealing;
 mod service;
@@ -20,8 +18,9 @@ pub use file::{MAX_SECRET_BYTES, read_secret, read_secret_file};
 pub use file_vault::FileVault;
 pub use keyring::{Keyring, MAX_ENCRYPTION_KEYS, MAX_UNOPENED_NAMES, Rotated};
 pub use memory::MemoryVault;
-pub use needles::{MASK, MAX_NEEDLES, MAX_NEEDLES_BYTES, MIN_SECRET_BYTES, Needles};
-pub use redactor::Redactor;
+pub use redactor::{
+    Form, MASK, MAX_NEEDLES, MAX_NEEDLES_BYTES, MIN_SECRET_BYTES, Masked, Needles, Redactor,
+};
 pub use sealing::{PUBLIC_KEY_PREFIX, SEALED_PREFIX, SealingKey, SealingPublicKey};
 pub use service::{
     CACHE_SIZE_GAUGE, LoadedSecrets, MAX_LOADED_BYTES, SecretService, SecretServiceOptions,
