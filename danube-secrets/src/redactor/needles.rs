@@ -20,7 +20,8 @@ pub const MIN_SECRET_BYTES: usize = 6;
 pub const MAX_NEEDLES: usize = 4_000;
 
 /// Bytes that the secrets of one [`Needles`] have in all their forms: a token of 40 bytes takes about 500
-/// of them, a key file of 3 KiB about 30 KiB. The tables take 17 bytes of memory for each.
+/// of them, a key file of 3 KiB about 40 KiB. The tables take 17 bytes of memory for each, and less than
+/// 1 MiB beside.
 pub const MAX_NEEDLES_BYTES: usize = 4 * 1024 * 1024;
 
 /// What stands in the output where a secret was.
