@@ -14,8 +14,11 @@ use super::automaton::{MAX_WHITE_RUN, WHITE, is_white};
 const WINDOW: usize = 4;
 /// More would make regions longer without making anything faster: memory is the limit by then.
 const MAX_STRIDE: usize = 8;
-/// Symbols before a region at most. The automaton starts that far back at each false alarm.
+/// Symbols before a region at most.
 const MAX_OFFSET: usize = 32;
+/// Symbols before a region where one can be had so near: the automaton starts that far back at each false
+/// alarm and at the end of each write.
+const NEAR_OFFSET: usize = 8;
 /// Bits per noted window: about one window in so many is a false alarm.
 const BITS_PER_WINDOW: usize = 128;
 /// 8 KiB stay in the first-level cache, 512 KiB in the second.
@@ -156,6 +159,6 @@ fn rarest_region(needle: &[u8], length: usize) -> Option<usize> {
         .take(MAX_OFFSET + MAX_STRIDE)
         .enumerate()
         .filter(|(_, region)| !region.contains(&WHITE))
-        .min_by_key(|(offset, region)| 4 * weight(region) + offset)
+        .min_by_key(|(offset, region)| (*offset > NEAR_OFFSET, weight(region), *offset))
         .map(|(offset, _)| offset)
 }
