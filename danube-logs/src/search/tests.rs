@@ -383,6 +383,21 @@ impl LogStore for Counted {
     async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
         self.0.append(log, at, bytes).await
     }
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.0.append_tail(log, lines, output, keep).await
+    }
+    async fn tail(&self, log: &JobId) -> Result<Option<crate::LogTail>, Error> {
+        self.0.tail(log).await
+    }
+    async fn landmark(&self, log: &JobId, sought: crate::Sought) -> Result<crate::Landmark, Error> {
+        self.0.landmark(log, sought).await
+    }
     async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
         assert!(range.len() <= crate::MAX_READ_BYTES);
         self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
