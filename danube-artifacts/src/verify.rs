@@ -33,6 +33,8 @@ mod tests;
 
 /// No signature of any algorithm in use is longer.
 const MAX_SIGNATURE_BYTES: u64 = 16 * 1024;
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 * 1024;
 
 /// How [`verify_file`] verifies.
 #[derive(Debug, Clone)]
@@ -499,7 +501,7 @@ fn read_part(part: Part, path: &Path, limit: u64) -> Result<Vec<u8>, VerifyError
 fn digest_of(path: &Path) -> Result<(u64, Sha256Digest), VerifyError> {
     let mut file = open_part(Part::Artifact, path, OFlags::NOFOLLOW)?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; crate::stream::CHUNK_BYTES];
+    let mut buffer = vec![0; READ_BYTES];
     let mut size_bytes = 0;
     loop {
         match file.read(&mut buffer) {

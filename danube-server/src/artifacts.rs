@@ -37,6 +37,9 @@ pub(crate) async fn artifacts(
                 name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
             get(app, &id, &name, to, environment).await
         }
+        ArtifactsCommand::Pack { .. } | ArtifactsCommand::Unpack { .. } => {
+            unreachable!("handled without a data directory")
+        }
     }
 }
 

@@ -170,6 +170,22 @@ pub(crate) enum ArtifactsCommand {
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Pack a directory as a tar.gz; the same tree gives the same bytes
+    Pack {
+        /// The directory
+        dir: PathBuf,
+        /// The archive to be written; it must not exist, nor lie in the directory
+        #[arg(value_name = "FILE.tar.gz")]
+        file: PathBuf,
+    },
+    /// Unpack a tar.gz; one that wants to harm is refused, and then nothing of it stays
+    Unpack {
+        /// The archive
+        #[arg(value_name = "FILE.tar.gz")]
+        file: PathBuf,
+        /// The directory to be made
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]

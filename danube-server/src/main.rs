@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod app;
+mod archive;
 mod artifacts;
 mod cli;
 mod config;
@@ -26,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::cli::{Cli, Command};
+use crate::cli::{ArtifactsCommand, Cli, Command};
 use crate::config::{Config, Home};
 use crate::failure::Failure;
 use crate::terminal::Sink;
@@ -126,6 +127,12 @@ async fn dispatch(
         let path = config::init(args.path, &environment.home)?;
         Sink::Stdout.line(&path.display().to_string());
         return Ok(0);
+    }
+    if let Command::Artifacts(ArtifactsCommand::Pack { dir, file }) = cli.command {
+        return archive::pack_directory(dir, file).await;
+    }
+    if let Command::Artifacts(ArtifactsCommand::Unpack { file, dir }) = cli.command {
+        return archive::unpack_file(file, dir).await;
     }
     let config = Config::load(cli.data_dir, cli.config, &environment.home)?;
     match cli.command {
