@@ -51,7 +51,7 @@ pub use fs_blobs::FsBlobs;
 #[cfg(feature = "store")]
 pub use index::{ArtifactIndex, MemoryIndex};
 #[cfg(feature = "attest")]
-pub use keys::{Opened, PublicKeys, SigningKey, SigningKeys};
+pub use keys::{KeyInfo, KeyRole, Opened, PublicKeys, SigningKey, SigningKeys};
 #[cfg(feature = "store")]
 pub use memory_blobs::MemoryBlobs;
 #[cfg(feature = "attest")]

@@ -57,7 +57,8 @@ pub fn check(input: &[u8], scratch: &Path) -> Outcome {
     Outcome::Agreed
 }
 
-/// The archive with the checksum of every header made right, so that mutations get behind it.
+/// The archive with the checksum of every header made right and an end after its last whole entry, so
+/// that mutations get behind them.
 fn repaired(input: &[u8]) -> Vec<u8> {
     let mut tar = input.to_vec();
     let mut at = 0;
@@ -71,6 +72,10 @@ fn repaired(input: &[u8]) -> Vec<u8> {
         let digits = block[124..136].iter().take_while(|byte| (b'0'..=b'7').contains(byte));
         let size = digits.fold(0, |size, digit| size * 8 + usize::from(digit - b'0'));
         at += 512 + size.next_multiple_of(512);
+    }
+    if at <= tar.len() {
+        tar.truncate(at);
+        tar.extend_from_slice(&[0; 1024]);
     }
     tar
 }
