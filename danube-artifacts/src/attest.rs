@@ -23,6 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use danube_core::{JobId, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{ArtifactRecord, Error, KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 
@@ -144,6 +145,20 @@ impl Source {
         Self { repository: repository.into(), commit: commit.into(), branch: None }
     }
 
+    /// Checks that the commit is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if matches!(self.commit.len(), 40 | 64) && self.commit.bytes().all(is_hex) {
+            return Ok(());
+        }
+        let rule = "must be 40 or 64 lower-case hexadecimal digits";
+        Err(Error::invalid("commit", &self.commit, rule))
+    }
+
     /// With the branch.
     #[must_use]
     pub fn with_branch(mut self, branch: impl Into<String>) -> Self {
@@ -159,6 +174,15 @@ pub struct EntryPoint {
     pub path: String,
     /// The SHA-256 of it.
     pub digest: Sha256Digest,
+}
+
+impl EntryPoint {
+    /// The file at this path that holds this.
+    #[must_use]
+    pub fn of(path: impl Into<String>, content: &[u8]) -> Self {
+        let digest = Sha256Digest::from_bytes(Sha256::digest(content).into());
+        Self { path: path.into(), digest }
+    }
 }
 
 impl ProvenanceInput {
@@ -353,13 +377,7 @@ pub fn statement(
     if let Some(twice) = subjects.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(Error::invalid("artifact", &twice[0].name, "stands twice in one provenance"));
     }
-    if let Some(Source { commit, .. }) = &input.source {
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if !matches!(commit.len(), 40 | 64) || !commit.bytes().all(is_hex) {
-            let rule = "must be 40 or 64 lower-case hexadecimal digits";
-            return Err(Error::invalid("commit", commit, rule));
-        }
-    }
+    input.source.as_ref().map_or(Ok(()), Source::validate)?;
     subjects.extend(log.map(|log| Subject {
         name: log.name.clone(),
         digest: SubjectDigest { sha256: log.digest },

@@ -343,6 +343,12 @@ impl SigningKey {
         to_public_pem(&self.0.verifying_key())
     }
 
+    /// A key that is the same each time, for evidence that is the same each time.
+    #[cfg(test)]
+    pub(crate) fn from_seed(seed: u8) -> Self {
+        Self(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
+    }
+
     fn from_pem(bytes: &[u8]) -> Result<Self, String> {
         let not_a_key = || {
             "is not an Ed25519 private key (PKCS#8 in PEM): restore it from a backup, or move it away to have a new one made".to_owned()

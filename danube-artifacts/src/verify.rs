@@ -35,6 +35,8 @@ use crate::blob::{ENVELOPE_FILE, METADATA_DIR, PROVENANCE_FILE};
 use crate::{KeyId, PublicKeys, Signature, SignatureError, Verified, Verifier};
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;
 
 /// No signature of any algorithm in use is longer.

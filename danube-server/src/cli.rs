@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// List a job's artifacts, or fetch one
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
+    /// List, rotate and revoke the signing keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check a file's signature and provenance; works offline
     VerifyArtifact(VerifyArgs),
     /// Delete logs and artifacts whose time has come
@@ -98,6 +101,18 @@ pub(crate) struct RunArgs {
     /// Set an environment variable to what a file holds, and mask it in the output (repeatable)
     #[arg(long = "secret", value_name = "K=FILE", value_parser = parse_pair)]
     pub(crate) secrets: Vec<(String, String)>,
+
+    /// The repository that is built, for the provenance: git+https://git.example.com/a/b
+    #[arg(long, value_name = "URL", requires = "commit")]
+    pub(crate) repository: Option<String>,
+
+    /// The commit that is built, in full
+    #[arg(long, value_name = "SHA", requires = "repository")]
+    pub(crate) commit: Option<String>,
+
+    /// The branch that it was taken from
+    #[arg(long, value_name = "NAME", requires = "commit")]
+    pub(crate) branch: Option<String>,
 
     /// End the job after this long: 90s, 10m, 1h30m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -170,6 +185,14 @@ pub(crate) enum ArtifactsCommand {
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Print the provenance of a job
+    Provenance {
+        /// An id, the beginning or end of one, or `latest`
+        job: String,
+        /// What of it
+        #[arg(long, value_enum, default_value = "statement")]
+        format: ProvenanceFormat,
+    },
     /// Pack a directory as a tar.gz; the same tree gives the same bytes
     Pack {
         /// The directory
@@ -188,6 +211,30 @@ pub(crate) enum ArtifactsCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// List the signing keys: the current one, old ones, revoked ones
+    List,
+    /// Make a new key the current one; what the old one signed still verifies
+    Rotate,
+    /// Trust an old key no more: what it signed does not verify any longer
+    Revoke {
+        /// Its id, as the list shows it
+        id: String,
+    },
+}
+
+/// In which file format a provenance is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProvenanceFormat {
+    /// The statement, to read
+    Statement,
+    /// The signed DSSE envelope
+    Envelope,
+    /// The same as a Sigstore bundle v0.3
+    Bundle,
+}
+
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
     /// The file
@@ -204,9 +251,21 @@ pub(crate) struct VerifyArgs {
     /// Be content with the signature; say nothing about where the file came from
     #[arg(long, conflicts_with = "provenance")]
     pub(crate) signature_only: bool,
+    /// PATH is the log of a job, which its provenance binds
+    #[arg(long, conflicts_with_all = ["signature", "signature_only"])]
+    pub(crate) log: bool,
     /// The job that it must have come from
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<danube_core::JobId>,
+    /// The name that it must have been kept under
+    #[arg(long, value_name = "NAME", conflicts_with = "log")]
+    pub(crate) name: Option<danube_core::ArtifactName>,
+    /// The repository that it must have been built from
+    #[arg(long, value_name = "URL")]
+    pub(crate) repository: Option<String>,
+    /// The commit that it must have been built from, in full
+    #[arg(long, value_name = "SHA")]
+    pub(crate) commit: Option<String>,
 }
 
 #[derive(Args)]

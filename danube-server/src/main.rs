@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod http;
 mod jobs;
+mod keys;
 mod logs;
 mod run;
 mod serve;
@@ -143,6 +144,7 @@ async fn dispatch(
         Command::Artifacts(command) => {
             artifacts::artifacts(&App::open(config).await?, command, &environment).await
         }
+        Command::Keys(command) => keys::keys(&config, command).await,
         Command::VerifyArtifact(args) => verify::verify(&config, args).await,
         Command::Reaper(args) => jobs::reap(&App::open(config).await?, &args).await,
         Command::Migrate => jobs::migrate(&config).await,

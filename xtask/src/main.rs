@@ -12,6 +12,10 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("flock", "util-linux"),
     ("mount", "mount"),
+    ("tar", "tar"),
+    ("strace", "strace"),
+    // With python3 itself; tests install libraries of other people into an environment of their own.
+    ("python3", "python3-venv"),
 ];
 
 /// The version that `deny.toml` was written for.

@@ -16,7 +16,8 @@ impl Envelope {
     pub fn to_bundle(&self) -> Vec<u8> {
         let bundle = json!({
             "mediaType": BUNDLE_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": self.key_id}},
+            // An empty list may be left out, and some readers insist on it.
+            "verificationMaterial": {"publicKey": {"hint": self.key_id}, "tlogEntries": []},
             "dsseEnvelope": {
                 "payload": STANDARD.encode(&self.payload),
                 "payloadType": PAYLOAD_TYPE,

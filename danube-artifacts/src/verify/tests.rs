@@ -452,7 +452,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
 }
 
 /// Adds the order of the group to S: the same equation holds, and another signature it is not.
-fn malleable(signature: &[u8]) -> Vec<u8> {
+pub(super) fn malleable(signature: &[u8]) -> Vec<u8> {
     let order = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
         0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10_u8,

@@ -4,6 +4,7 @@
 mod archive;
 mod bad_input;
 mod harness;
+mod keys;
 mod logs;
 mod recovery;
 mod run;
