@@ -237,8 +237,13 @@ pub(crate) enum ProvenanceFormat {
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// The file
-    pub(crate) path: PathBuf,
+    /// The file; with --server the artifact's name
+    #[arg(required_unless_present_all = ["server", "log"])]
+    pub(crate) path: Option<PathBuf>,
+    /// Fetch the artifact (or, with --log, the log) of --job from this server: http://127.0.0.1:8080.
+    /// The key is never fetched
+    #[arg(long, value_name = "URL", requires = "job", conflicts_with_all = ["provenance", "signature", "signature_only"])]
+    pub(crate) server: Option<http::Uri>,
     /// The public key (PEM) to trust [default: the keys in the data directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,

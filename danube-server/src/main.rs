@@ -6,6 +6,7 @@ mod artifacts;
 mod cli;
 mod config;
 mod failure;
+mod fetch;
 mod http;
 mod jobs;
 mod keys;
