@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType};
 
 use super::header::{BLOCK_BYTES, Header, MAX_FILE_BYTES, NAME_BYTES, extended_record};
 use super::path::{checked_path, checked_target};
-use super::{ArchiveError, Limits, MAX_SKIPPED, Refusal};
+use super::{ArchiveError, Limits, MAX_NAMES_BYTES, MAX_SKIPPED, Refusal};
 use crate::beneath;
 
 /// 1980-01-01T00:00:00Z, the earliest time that every tool takes: zip knows none before it.
@@ -109,6 +109,7 @@ pub fn pack(
         limits: &options.limits,
         output: gzip,
         written: 0,
+        names_bytes: 0,
         packed,
         buffer: vec![0; BUFFER_BYTES],
     };
@@ -127,6 +128,7 @@ struct Pack<'a, W: Write> {
     limits: &'a Limits,
     output: flate2::write::GzEncoder<W>,
     written: u64,
+    names_bytes: usize,
     packed: Packed,
     buffer: Vec<u8>,
 }
@@ -242,6 +244,10 @@ impl<W: Write> Pack<'_, W> {
         if self.packed.entries > self.limits.max_entries {
             let limit = self.limits.max_entries;
             return Err(self.cannot(path, Refusal::TooManyEntries { limit }));
+        }
+        self.names_bytes += path.len() + target.len();
+        if self.names_bytes > MAX_NAMES_BYTES {
+            return Err(self.cannot(path, Refusal::NamesTooLong { limit: MAX_NAMES_BYTES }));
         }
         let mut name = path.as_bytes().to_vec();
         if type_flag == b'5' {
