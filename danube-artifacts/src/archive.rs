@@ -14,7 +14,7 @@
 //! tree, paths through links, devices and FIFOs, sparse files, paths that stand twice, headers that
 //! programs read differently (PAX records against ustar fields, sizes given twice, odd numbers), data
 //! after the end, and what unpacks to more than the [`Limits`]. The dialects that are read are those of
-//! GNU tar (`gnu`, `ustar`, `pax`), bsdtar, Python, BusyBox and `git archive`; archives of before 1988
+//! GNU tar (`gnu`, `oldgnu`, `ustar`, `pax`), bsdtar, Python and `git archive`; archives of before 1988
 //! and files of 8 GiB or more are not.
 //!
 //! ```

@@ -13,6 +13,7 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("flock", "util-linux"),
     ("mount", "mount"),
     ("tar", "tar"),
+    ("bsdtar", "libarchive-tools"),
     ("strace", "strace"),
     // With python3 itself; tests install libraries of other people into an environment of their own.
     ("python3", "python3-venv"),

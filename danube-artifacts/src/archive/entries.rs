@@ -68,6 +68,8 @@ pub struct Entries<R> {
     source: R,
     limits: Limits,
     number: u64,
+    /// The path of the current entry, for messages.
+    current: String,
     read_bytes: u64,
     /// What of the current entry's content was not read yet, and the padding after it.
     content_left: u64,
@@ -107,6 +109,7 @@ impl<R: Read> Entries<R> {
             source,
             limits,
             number: 0,
+            current: String::new(),
             read_bytes: 0,
             content_left: 0,
             padding: 0,
@@ -153,6 +156,7 @@ impl<R: Read> Entries<R> {
 
     fn advance(&mut self) -> Result<Option<Entry>, ArchiveError> {
         self.skip_content()?;
+        self.current.clear();
         self.number += 1;
         let mut extended = Extended::default();
         loop {
@@ -268,6 +272,7 @@ impl<R: Read> Entries<R> {
             self.content_left = size_bytes;
             self.padding = padding_of(size_bytes);
         }
+        self.current.clone_from(&path);
         Ok(Entry { number: self.number, path, kind })
     }
 
@@ -418,6 +423,7 @@ impl<R: Read> Entries<R> {
     }
 
     fn refused(&self, refusal: Refusal, name: &[u8]) -> ArchiveError {
+        let name = if name.is_empty() { self.current.as_bytes() } else { name };
         ArchiveError::Refused { entry: self.number.max(1), name: escaped(name), refusal }
     }
 }

@@ -21,7 +21,10 @@ fn packed(root: &Path) -> (Vec<u8>, Packed) {
 }
 
 fn run(program: &str, args: &[&str], dir: &Path) -> Vec<u8> {
-    let out = Command::new(program).args(args).current_dir(dir).output().unwrap();
+    let mut command = Command::new(program);
+    // Elsewhere bsdtar writes names that are not ASCII as bytes of no known character set.
+    command.args(args).current_dir(dir).env("LC_ALL", "C.UTF-8");
+    let out = command.output().unwrap();
     assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     out.stdout
 }
@@ -124,6 +127,9 @@ fn what_is_packed_unpacks_to_the_same_tree_here_and_with_other_programs() {
     fs::create_dir(dir.path().join("gnu")).unwrap();
     run("tar", &["-xzf", "a.tar.gz", "-C", "gnu"], dir.path());
     assert_eq!(tree(&dir.path().join("gnu")), nodes);
+    fs::create_dir(dir.path().join("bsd")).unwrap();
+    run("bsdtar", &["-xzf", "a.tar.gz", "-C", "bsd"], dir.path());
+    assert_eq!(tree(&dir.path().join("bsd")), nodes);
     let script = "import tarfile; tarfile.open('a.tar.gz').extractall('python', filter='data')";
     run("python3", &["-c", script], dir.path());
     assert_eq!(tree(&dir.path().join("python")), nodes);
@@ -143,7 +149,12 @@ fn what_other_programs_pack_unpacks_to_the_same_tree() {
         let format = format!("--format={format}");
         run("tar", &[&format, "-czf", &format[2..], "-C", "root", "."], dir.path());
     }
-    for name in ["py.tgz", "format=gnu", "format=pax", "format=oldgnu"] {
+    for format in ["pax", "gnutar", "paxr"] {
+        let (format, name) = (format!("--format={format}"), format!("bsd {format}"));
+        run("bsdtar", &[&format, "-czf", &name, "-C", "root", "."], dir.path());
+    }
+    let by_gnu = ["format=gnu", "format=pax", "format=oldgnu"];
+    for name in ["py.tgz", "bsd pax", "bsd gnutar", "bsd paxr"].into_iter().chain(by_gnu) {
         let archive = fs::File::open(dir.path().join(name)).unwrap();
         let copy = dir.path().join(format!("{name} unpacked"));
         unpack(archive, &copy, &Limits::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
