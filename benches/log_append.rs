@@ -42,9 +42,9 @@ async fn write(
         LogWriter::create(store.clone(), job.clone(), Arc::new(SystemClock), LogOptions::default());
     let writer = writer.await.expect("a new log");
     let step = writer.step("build".parse().expect("a name"), filter(), filter());
-    let mut step = step.await.expect("a step");
+    let step = step.await.expect("a step");
     for chunk in input.chunks(CHUNK_BYTES) {
-        step.write(OutputStream::Stdout, chunk).await.expect("written");
+        step.feed(OutputStream::Stdout, chunk).await.expect("written");
     }
     step.finish().await.expect("finished");
     let len = writer.seal().await.expect("sealed").len;

@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let writer =
         LogWriter::create(store.clone(), job.clone(), clock, LogOptions::default()).await?;
     let (out, err) = (Box::new(needles.redactor()), Box::new(needles.redactor()));
-    let mut step = writer.step("greet".parse()?, out, err).await?;
+    let step = writer.step("greet".parse()?, out, err).await?;
 
     let script = "echo hello; echo the password is $PASSWORD >&2; printf 'no line end'; exit 3";
     let command = Command::new("/bin/sh")

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let write = async {
         let (out, err) = (Box::new(Passthrough), Box::new(Passthrough));
-        let mut step = writer.step("count".parse()?, out, err).await?;
+        let step = writer.step("count".parse()?, out, err).await?;
         for n in 1..=5 {
             step.write(OutputStream::Stdout, format!("line {n}\n").as_bytes()).await?;
             tokio::task::yield_now().await;

@@ -14,7 +14,7 @@ use danube_core::{
     ByteRange, CandidateKind, Clock, JobId, JobState, ManualClock, StepName, Timestamp,
 };
 use danube_exec::{Script, Scripted};
-use danube_logs::{LogStat, LogState, LogStore, MemoryLogs};
+use danube_logs::{LogStat, LogState, LogStore, LogTail, MemoryLogs};
 use danube_store::{JobQuery, JobRecord, JobStore, MemoryJobs, StepRecord, Transition};
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +100,21 @@ impl<T: LogStore> LogStore for Spy<T> {
         self.inner.append(log, at, bytes).await
     }
 
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), danube_logs::Error> {
+        self.log("append", log)?;
+        self.inner.append_tail(log, lines, output, keep).await
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, danube_logs::Error> {
+        self.inner.tail(log).await
+    }
+
     async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, danube_logs::Error> {
         self.inner.read(log, range).await
     }
@@ -130,6 +145,14 @@ impl<T: LogStore> LogStore for Spy<T> {
     async fn delete(&self, log: &JobId) -> Result<u64, danube_logs::Error> {
         self.log("delete", log)?;
         self.inner.delete(log).await
+    }
+
+    async fn landmark(
+        &self,
+        log: &JobId,
+        sought: danube_logs::Sought,
+    ) -> Result<danube_logs::Landmark, danube_logs::Error> {
+        self.inner.landmark(log, sought).await
     }
 
     async fn list(

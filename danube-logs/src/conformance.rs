@@ -9,7 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use danube_core::{ByteRange, JobId, Timestamp};
 
-use crate::{Error, LogPhase, LogState, LogStore, LogStoreExt, MAX_READ_BYTES, StepRange};
+use crate::{
+    Error, FollowEvent, Follower, LogPhase, LogState, LogStore, LogStoreExt, MAX_READ_BYTES,
+    StepRange,
+};
+
+mod faulty;
+pub use faulty::Faulty;
 
 /// Opens the same logs as another owner.
 pub type Owners<'a> = &'a (dyn Fn() -> Arc<dyn LogStore> + Send + Sync);
@@ -31,6 +37,7 @@ fn state(sealed: bool) -> LogState {
             range: ByteRange::new(1, 9),
         }],
         sealed_at: sealed.then_some(Timestamp::UNIX_EPOCH),
+        ..LogState::default()
     }
 }
 
@@ -140,26 +147,63 @@ pub async fn an_abandoned_log_is_taken_over_once_and_goes_on(owners: Owners<'_>)
     assert_eq!(all(&winner, &log).await, b"[t] [s] [stdout] whole\nmore\n");
 }
 
-/// What a dying owner left of a line is closed, or dropped where it says nothing.
-pub async fn a_torn_line_is_closed_or_dropped(owners: Owners<'_>) {
-    for (torn, mended) in [
-        (
-            &b"[t] [s] [stdout] whole\n[t] [s] [stdout] par"[..],
-            &b"[t] [s] [stdout] whole\n[t] [s] [stdout] par\n"[..],
-        ),
-        (b"[t] [s] [stdout] whole\n[t] [s", b"[t] [s] [stdout] whole\n"),
-        (b"[2024-", b""),
-        (b"", b""),
-    ] {
-        let (first, log) = (owners(), id(&format!("log-{}", torn.len())));
+/// What a dying owner left stays as it is, a torn line too, and is gone on with.
+pub async fn what_a_dead_owner_left_stays_as_it_is(owners: Owners<'_>) {
+    let all_left =
+        [&b"[t] [s] [stdout] whole\n[t] [s] [stdout] par"[..], b"whole\n", b"[2024-", b""];
+    for (number, left) in all_left.into_iter().enumerate() {
+        let (first, log) = (owners(), id(&format!("log-{number}")));
         first.open(&log).await.expect("opened");
-        put(&first, &log, 0, torn).await;
+        put(&first, &log, 0, left).await;
         drop(first);
         let second = owners();
         let stat = second.open(&log).await.expect("taken over");
-        assert_eq!(stat.len, mended.len() as u64);
-        assert_eq!(all(&second, &log).await, mended);
+        assert_eq!(stat.len, left.len() as u64);
+        assert_eq!(put(&second, &log, stat.len, b"\n").await, stat.len + 1);
+        assert_eq!(all(&second, &log).await, [left, b"\n"].concat());
     }
+}
+
+/// The ring behind a full head has the newest lines, counts the others, survives its owner, is no part of what is
+/// read, and goes with the seal.
+pub async fn the_ring_keeps_the_newest_lines_and_counts_the_others(owners: Owners<'_>) {
+    const KEEP: u64 = 100;
+    let (mut store, log) = (owners(), id("a"));
+    store.open(&log).await.expect("opened");
+    assert_eq!(store.tail(&log).await.expect("asked"), None);
+    put(&store, &log, 0, b"head\n").await;
+    let mut given = Vec::new();
+    for number in 0..200 {
+        let lines = format!("line {number}\n").repeat(number % 4);
+        let count = lines.len() as u64;
+        store.append_tail(&log, lines.clone().into(), count, KEEP).await.expect("appended");
+        given.extend_from_slice(lines.as_bytes());
+        if number % 50 == 33 {
+            drop(store);
+            store = owners();
+            // The lines say nothing of a format, so what they carry is what they are.
+            store.open(&log).await.expect("taken over");
+        }
+        let tail = store.tail(&log).await.expect("read").unwrap_or_default();
+        assert!(given.ends_with(&tail.lines), "after {number}");
+        assert!(tail.lines.len() as u64 >= KEEP.min(given.len() as u64), "after {number}");
+        assert!((tail.lines.len() as u64) < 2 * KEEP + 64, "after {number}");
+        let dropped = &given[..given.len() - tail.lines.len()];
+        assert_eq!(tail.dropped_lines, dropped.iter().filter(|&&b| b == b'\n').count() as u64);
+        assert_eq!(tail.dropped_output, dropped.len() as u64);
+        assert_eq!(all(&store, &log).await, b"head\n");
+    }
+    let other = owners();
+    let refused = other.append_tail(&log, Bytes::from_static(b"x\n"), 2, KEEP).await;
+    assert!(matches!(refused, Err(Error::NotOwned { .. })), "{refused:?}");
+    store.seal(&log, &state(true)).await.expect("sealed");
+    let refused = store.append_tail(&log, Bytes::from_static(b"x\n"), 2, KEEP).await;
+    assert!(matches!(refused, Err(Error::Sealed { .. })), "{refused:?}");
+    assert_eq!(all(&other, &log).await, b"head\n");
+    store.release(&log);
+    other.delete(&log).await.expect("deleted");
+    other.open(&log).await.expect("a new one");
+    assert_eq!(other.tail(&log).await.expect("asked"), None, "the old one's ring is gone");
 }
 
 /// A sealed log never changes; sealing again is fine; its state is kept.
@@ -301,6 +345,106 @@ pub async fn a_tail_begins_with_its_lines(owners: Owners<'_>) {
     assert_eq!(store.tail_offset(&log, 1).await.expect("found"), text.len() as u64);
 }
 
+/// A line is found by its number and by its time, whoever looks and however far it is.
+pub async fn lines_are_found_by_number_and_by_time(owners: Owners<'_>) {
+    let (store, other, log) = (owners(), owners(), id("a"));
+    store.open(&log).await.expect("opened");
+    let nothing = "1970-01-01T00:00:00Z".parse().expect("a time");
+    assert_eq!(other.line_offset(&log, 0).await.expect("empty"), None);
+    assert_eq!(other.time_offset(&log, nothing).await.expect("empty"), None);
+    // Some lines of each millisecond, a long one, some without a time: 400 KiB in all.
+    let at = |n: usize| Timestamp::from_millisecond(1_700_000_000_000 + n as i64).expect("a time");
+    let lines: Vec<String> = (0..4000)
+        .map(|n| match n {
+            777 => format!("[{:.3}] [s] [stdout] {}\n", at(77), "z".repeat(60_000)),
+            _ if n % 10 == 5 => "\n".into(),
+            _ => format!("[{:.3}] [s] [stdout] {}\n", at(n / 10), "y".repeat(n * 7 % 100)),
+        })
+        .collect();
+    let mut end = 0;
+    for part in lines.chunks(1000) {
+        end = put(&store, &log, end, part.concat().as_bytes()).await;
+        if end < 150_000 {
+            // What has an index by now goes on without one that is out of date.
+            store.sync(&log, &state(false)).await.expect("synced");
+        }
+        let number = lines.len() as u64 - 1;
+        let all_there = end == lines.concat().len() as u64;
+        assert_eq!(other.line_offset(&log, number).await.expect("looked").is_some(), all_there);
+    }
+    let offset = |n: usize| lines[..n].iter().map(String::len).sum::<usize>() as u64;
+    for sealed in [false, true] {
+        if sealed {
+            store.seal(&log, &state(true)).await.expect("sealed");
+        }
+        for store in [&store, &other, &owners()] {
+            for n in [0, 1, 2, 500, 776, 777, 778, 1999, 3998, 3999] {
+                let found = store.line_offset(&log, n as u64).await.expect("found");
+                assert_eq!(found, Some(offset(n)), "line {n}");
+            }
+            for n in [4000, 4001, u64::MAX] {
+                assert_eq!(store.line_offset(&log, n).await.expect("no such line"), None);
+            }
+            for n in [0, 1, 50, 77, 78, 200, 399] {
+                let found = store.time_offset(&log, at(n)).await.expect("found");
+                assert_eq!(found, Some(offset(n * 10)), "millisecond {n}");
+            }
+            assert_eq!(store.time_offset(&log, nothing).await.expect("found"), Some(0));
+            assert_eq!(store.time_offset(&log, at(400)).await.expect("too late"), None);
+        }
+    }
+    assert!(matches!(store.line_offset(&id("b"), 0).await, Err(Error::NotFound { .. })));
+}
+
+/// Followers that begin anywhere, in any process, are told every byte once and in order, and then the
+/// end.
+pub async fn followers_are_told_every_byte(owners: Owners<'_>) {
+    let (store, log) = (owners(), id("a"));
+    store.open(&log).await.expect("opened");
+    let lines: Vec<Vec<u8>> = (0_usize..600)
+        .map(|n| [&vec![b'a' + (n % 26) as u8; n * n % 5000][..], b"\n"].concat())
+        .collect();
+    let text = lines.concat();
+    let mut followers = tokio::task::JoinSet::new();
+    for n in 0..12 {
+        let reader = if n % 2 == 0 { store.clone() } else { owners() };
+        let from = if n < 4 { 0 } else { text.len() * n / 12 };
+        let log = log.clone();
+        followers.spawn(async move {
+            let mut follower = Follower::new(reader, log, from as u64);
+            let mut told = Vec::new();
+            loop {
+                match follower.next().await.expect("followed") {
+                    FollowEvent::Bytes { range, bytes } => {
+                        assert_eq!(range.start, (from + told.len()) as u64);
+                        told.extend_from_slice(&bytes);
+                    }
+                    FollowEvent::Truncated => {}
+                    FollowEvent::End(phase) => return (from, told, phase),
+                }
+                if n % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    let mut end = 0;
+    for (n, line) in lines.iter().enumerate() {
+        end = put(&store, &log, end, line).await;
+        if n % 50 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    store.seal(&log, &state(true)).await.expect("sealed");
+    while let Some(told) =
+        tokio::time::timeout(PATIENCE, followers.join_next()).await.expect("in time")
+    {
+        let (from, told, phase) = told.expect("no panic");
+        assert!(told == text[from..], "from {from}: {} of {} bytes", told.len(), text.len() - from);
+        assert_eq!(phase, LogPhase::Sealed);
+    }
+}
+
 /// Stamps every law as a test of one backend.
 ///
 /// ```ignore
@@ -321,7 +465,8 @@ macro_rules! log_store_conformance {
             a_living_owner_is_the_only_one,
             nothing_is_written_without_opening,
             an_abandoned_log_is_taken_over_once_and_goes_on,
-            a_torn_line_is_closed_or_dropped,
+            what_a_dead_owner_left_stays_as_it_is,
+            the_ring_keeps_the_newest_lines_and_counts_the_others,
             a_sealed_log_never_changes,
             waiting_ends_with_growth_the_seal_and_the_owner,
             deleting_is_idempotent_and_frees_the_id,
@@ -329,6 +474,8 @@ macro_rules! log_store_conformance {
             a_list_is_ordered_and_paged,
             a_read_is_bounded,
             a_tail_begins_with_its_lines,
+            lines_are_found_by_number_and_by_time,
+            followers_are_told_every_byte,
         }
     };
     (@laws $module:ident, $owners:expr, $($law:ident,)+) => {

@@ -69,6 +69,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same once more, for several who wait for one thing.
+    pub(crate) fn share(&self) -> Self {
+        let again = |source: &io::Error| match source.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(source.kind(), source.to_string()),
+        };
+        match self {
+            Self::NotFound { log } => Self::NotFound { log: log.clone() },
+            Self::Owned { log } => Self::Owned { log: log.clone() },
+            Self::NotOwned { log } => Self::NotOwned { log: log.clone() },
+            Self::Sealed { log } => Self::Sealed { log: log.clone() },
+            Self::OffsetConflict { log, expected, actual } => {
+                Self::OffsetConflict { log: log.clone(), expected: *expected, actual: *actual }
+            }
+            Self::Invalid { reason } => Self::Invalid { reason: reason.clone() },
+            Self::List { dir, source } => Self::List { dir: dir.clone(), source: again(source) },
+            Self::Io { log, operation, source } => {
+                Self::Io { log: log.clone(), operation, source: again(source) }
+            }
+        }
+    }
+
     /// What a caller can do about it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

@@ -1,13 +1,19 @@
-//! Logs as files: `<job>.log` as people read it, `<job>.idx` with its state.
+//! Logs as files: `<job>.log` as people read it, `<job>.idx` with its state and the index of its lines.
 
+mod dir;
+mod frames;
+mod hot;
+mod lines;
+mod owned;
 mod reserve;
+mod ring;
 mod sidecar;
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,24 +21,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::files::{Existing, TemporaryFile, create_private_dir, sync_dir};
-use danube_core::{ByteRange, ErrorClass, JobId};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
-use tokio::sync::watch;
+use danube_core::{ByteRange, JobId};
+use rustix::fs::{FlockOperation, flock};
 
+use self::dir::{Dir, Stored, io_error, lock_named};
+use self::lines::Indexes;
+use self::owned::Owned;
 use self::reserve::Reserve;
-use crate::store::whole_lines;
-use crate::{Error, LogPhase, LogStat, LogState, LogStore, MAX_LINE_BYTES, MAX_READ_BYTES};
-
-/// How often a log that another process writes is looked at. Far below what a reader notices, and
-/// two system calls each.
-const POLL: Duration = Duration::from_millis(50);
-
-/// Every so many looks the owner's life is asked for too, which costs an open and a lock.
-const LOOKS_PER_OWNER_CHECK: u32 = 4;
+use self::ring::Ring;
+use self::watch::Watcher;
+use crate::index::{Landmark, Sought};
+use crate::{Error, LogPhase, LogStat, LogState, LogStore, LogTail, MAX_READ_BYTES};
 
 /// How often `open` tries for the lock: whoever asks whether the owner lives holds it for a moment.
 const LOCK_TRIES: u32 = 20;
+
+/// A log up to this length takes one block of the disk, compressed or not.
+const WORTH_COMPRESSING: u64 = 4096;
 
 /// Logs as files in one directory. Clones are one owner.
 ///
@@ -41,50 +46,61 @@ const LOCK_TRIES: u32 = 20;
 /// 256 KiB are reserved beside it; they are given up when the disk is full, so that the end of the
 /// log, and whatever its owner has to record about that, still fit. A file size limit (`RLIMIT_FSIZE`)
 /// gives an error only where the host handles `SIGXFSZ`; by default that signal ends the process.
+///
+/// Who follows a log that another process writes is woken by the system's notifications (inotify); one thread
+/// serves all of them, and ends when nobody follows. Where there are no notifications it looks 20 times a second.
 #[derive(Debug, Clone)]
 pub struct FsLogs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    dir: PathBuf,
+    dir: Arc<Dir>,
+    /// Whether logs are compressed when they are sealed.
+    compress: bool,
     /// Locked for moments only: runtime threads look in here.
     owned: Mutex<HashMap<JobId, Arc<Owned>>>,
     /// Held while a log is opened, so that two tasks of one owner open it once.
     opening: Mutex<()>,
-}
-
-/// A log that this store writes.
-#[derive(Debug)]
-struct Owned {
-    /// Holds the lock.
-    file: File,
-    /// Held while the file is written or synced: one at a time, and only on blocking threads.
-    writing: Mutex<()>,
-    /// Locked for moments only: runtime threads look in here.
-    tail: Mutex<Tail>,
-    growth: watch::Sender<()>,
-    /// Given up when the disk is full, and at the seal.
-    reserve: Mutex<Option<Reserve>>,
-}
-
-#[derive(Debug)]
-struct Tail {
-    len: u64,
-    state: Arc<LogState>,
-    phase: LogPhase,
-    /// Until it is released; somebody may still be looking through a handle from before.
-    owned: bool,
+    watcher: Arc<Watcher>,
+    indexes: Indexes,
 }
 
 impl FsLogs {
     /// Logs in `dir`, which is created (0700) with the first one.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self::build(dir.into(), false, true)
+    }
+
+    /// Logs in `dir` that are compressed when they are sealed: `<job>.log.zst`, in the seekable format of
+    /// zstd, takes the place of `<job>.log`. Readers see no difference; offsets and lengths stay those of the text.
+    /// A log that cannot be compressed, for instance on a full disk, stays as it is.
+    #[must_use]
+    pub fn compressed(dir: impl Into<PathBuf>) -> Self {
+        Self::build(dir.into(), true, true)
+    }
+
+    fn build(dir: PathBuf, compress: bool, notify: bool) -> Self {
+        let dir = Arc::new(Dir(dir));
         Self(Arc::new(Inner {
-            dir: dir.into(),
+            watcher: Watcher::new(dir.clone(), notify),
+            dir,
+            compress,
             owned: Mutex::default(),
             opening: Mutex::default(),
+            indexes: Indexes::default(),
         }))
+    }
+
+    /// Compresses a sealed log that nobody owns, and returns the bytes freed: 0 where it is compressed already, or
+    /// too short to gain. Readers of the moment are not disturbed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Owned`], [`Error::Invalid`] for a log that is not sealed, [`Error::Io`]: then it is
+    /// as it was.
+    pub async fn compress(&self, log: &JobId) -> Result<u64, Error> {
+        self.blocking(log, Inner::compress).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -92,8 +108,9 @@ impl FsLogs {
         log: &JobId,
         work: impl FnOnce(&Inner, &JobId) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (inner, log) = (self.0.clone(), log.clone());
-        join(tokio::task::spawn_blocking(move || work(&inner, &log)).await)
+        let (inner, id) = (self.0.clone(), log.clone());
+        let joined = tokio::task::spawn_blocking(move || work(&inner, &id)).await;
+        join(joined).unwrap_or_else(|e| Err(io_error(log, "work on", e)))
     }
 
     fn find_owned(&self, log: &JobId) -> Result<Arc<Owned>, Error> {
@@ -101,16 +118,17 @@ impl FsLogs {
     }
 }
 
-fn join<T>(joined: Result<T, tokio::task::JoinError>) -> T {
-    match joined {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+/// What a blocking task says; an error where the runtime ends and did not run it.
+fn join<T>(joined: Result<T, tokio::task::JoinError>) -> io::Result<T> {
+    joined.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(cancelled) => io::Error::new(io::ErrorKind::Interrupted, cancelled),
+    })
 }
 
 impl fmt::Display for FsLogs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "logs in {}", self.0.dir.display())
+        write!(f, "logs in {}", self.0.dir.0.display())
     }
 }
 
@@ -122,12 +140,19 @@ impl LogStore for FsLogs {
 
     async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
         let owned = self.find_owned(log)?;
-        let id = log.clone();
-        join(tokio::task::spawn_blocking(move || owned.append(&id, at, &bytes)).await)
+        self.blocking(log, move |_, log| owned.append(log, at, &bytes)).await
     }
 
     async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
-        self.blocking(log, move |inner, log| inner.read(log, range)).await
+        let range = ByteRange::with_len(range.start, range.len().min(MAX_READ_BYTES));
+        let hot = match self.find_owned(log) {
+            Ok(owned) => owned.read_hot(range),
+            Err(_) => self.0.watcher.read_hot(log, range),
+        };
+        match hot {
+            Some(bytes) => Ok(bytes),
+            None => self.blocking(log, move |inner, log| inner.read(log, range)).await,
+        }
     }
 
     async fn stat(&self, log: &JobId) -> Result<LogStat, Error> {
@@ -138,38 +163,62 @@ impl LogStore for FsLogs {
     }
 
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
-        let is_news = |stat: &LogStat| stat.len > beyond || stat.phase != LogPhase::Open;
         if let Ok(owned) = self.find_owned(log) {
-            let mut growth = owned.growth.subscribe();
-            loop {
-                growth.mark_unchanged();
-                let stat = owned.stat();
+            return Ok(owned.changed(beyond).await);
+        }
+        let is_news = |stat: &LogStat| stat.len > beyond || stat.phase != LogPhase::Open;
+        let (watched, mut news) = match self.0.watcher.find(log) {
+            Some(found) => found,
+            None => {
+                // Nobody is to be watched whose news are there already.
+                let stat = self.stat(log).await?;
                 if is_news(&stat) {
                     return Ok(stat);
                 }
-                // The sender lives in `owned`.
-                let _ = growth.changed().await;
+                self.blocking(log, |inner, log| inner.watcher.watch(log)).await?
             }
-        }
-        let mut looks = 0;
+        };
         loop {
-            let full = looks % LOOKS_PER_OWNER_CHECK == 0;
-            let grown = move |inner: &Inner, log: &JobId| {
-                let len = inner.len(log)?;
-                if full || len > beyond { inner.stat(log).map(Some) } else { Ok(None) }
+            news.mark_unchanged();
+            let stat = match watched.stat() {
+                Some(stat) if stat.phase != LogPhase::Abandoned => stat,
+                // Somebody may have taken it over, or deleted it, since it was seen.
+                _ => self.stat(log).await?,
             };
-            if let Some(stat) = self.blocking(log, grown).await?.filter(is_news) {
+            if is_news(&stat) {
                 return Ok(stat);
             }
-            looks += 1;
-            tokio::time::sleep(POLL).await;
+            // The sender lives in `watched`.
+            let _ = news.changed().await;
         }
+    }
+
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        let owned = self.find_owned(log)?;
+        self.blocking(log, move |inner, log| {
+            owned.append_tail(&inner.dir, log, &lines, output, keep)
+        })
+        .await
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        let owned = self.find_owned(log)?;
+        self.blocking(log, move |_, log| owned.read_tail(log)).await
     }
 
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         let owned = self.find_owned(log)?;
         let state = state.clone();
-        self.blocking(log, move |inner, log| inner.save(log, &owned, state, LogPhase::Open)).await
+        self.blocking(log, move |inner, log| {
+            owned.save(&inner.dir, log, state, LogPhase::Open, false)
+        })
+        .await
     }
 
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
@@ -181,25 +230,34 @@ impl LogStore for FsLogs {
             }
         };
         let state = state.clone();
-        self.blocking(log, move |inner, log| inner.save(log, &owned, state, LogPhase::Sealed)).await
+        self.blocking(log, move |inner, log| {
+            owned.save(&inner.dir, log, state, LogPhase::Sealed, inner.compress)
+        })
+        .await
     }
 
     fn release(&self, log: &JobId) {
         // The lock goes with the last user of the file.
         let released = self.0.lock().remove(log);
         if let Some(owned) = released {
-            let mut tail = owned.lock();
-            tail.owned = false;
-            if tail.phase == LogPhase::Open {
-                tail.phase = LogPhase::Abandoned;
-            }
-            drop(tail);
-            owned.growth.send_replace(());
+            owned.release();
         }
     }
 
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         self.blocking(log, Inner::delete).await
+    }
+
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error> {
+        match self.find_owned(log) {
+            Ok(owned) => Ok(owned.landmark(sought)),
+            Err(_) => {
+                self.blocking(log, move |inner, log| {
+                    inner.indexes.landmark(&inner.dir, log, sought)
+                })
+                .await
+            }
+        }
     }
 
     async fn list(
@@ -208,72 +266,21 @@ impl LogStore for FsLogs {
         limit: usize,
     ) -> Result<Vec<(JobId, LogStat)>, Error> {
         let (inner, after) = (self.0.clone(), after.cloned());
-        join(tokio::task::spawn_blocking(move || inner.list(after.as_ref(), limit)).await)
+        let list = move || inner.list(after.as_ref(), limit);
+        let failed = |source| Error::List { dir: self.0.dir.0.clone(), source };
+        join(tokio::task::spawn_blocking(list).await).map_err(failed)?
     }
 }
 
-impl Owned {
-    fn lock(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stat(&self) -> LogStat {
-        let tail = self.lock();
-        LogStat { len: tail.len, phase: tail.phase, owned: tail.owned, state: tail.state.clone() }
-    }
-
-    fn give_up_reserve(&self) {
-        self.reserve.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    fn append(&self, log: &JobId, at: u64, bytes: &[u8]) -> Result<u64, Error> {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let LogStat { len, phase, .. } = self.stat();
-        if phase != LogPhase::Open {
-            return Err(Error::Sealed { log: log.clone() });
-        }
-        if len != at {
-            return Err(Error::OffsetConflict { log: log.clone(), expected: at, actual: len });
-        }
-        if let Err(source) = self.file.write_all_at(bytes, at) {
-            // All or nothing. Where even this fails, the next append writes over it.
-            let _ = self.file.set_len(at);
-            if ErrorClass::of_io(&source) == ErrorClass::Exhausted {
-                self.give_up_reserve();
-            }
-            return Err(Error::Io { log: log.clone(), operation: "write", source });
-        }
-        let end = at + bytes.len() as u64;
-        self.lock().len = end;
-        self.growth.send_replace(());
-        Ok(end)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.watcher.close();
     }
 }
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Owned>>> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn path(&self, log: &JobId) -> PathBuf {
-        self.dir.join(format!("{log}.log"))
-    }
-
-    /// Opens an existing log: a regular file, through no symbolic link, never waiting for a FIFO.
-    fn open_file(&self, log: &JobId, write: bool) -> Result<File, Error> {
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let opened =
-            OpenOptions::new().read(true).write(write).custom_flags(flags).open(self.path(log));
-        let file = opened.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NotFound { log: log.clone() },
-            _ => Error::Io { log: log.clone(), operation: "open", source },
-        })?;
-        let meta = file.metadata().map_err(|source| io_error(log, "look at", source))?;
-        if !meta.is_file() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-            return Err(io_error(log, "open", source));
-        }
-        Ok(file)
     }
 
     fn open(&self, log: &JobId) -> Result<LogStat, Error> {
@@ -284,46 +291,48 @@ impl Inner {
             Some(_) => return Err(Error::Owned { log: log.clone() }),
             None => {}
         }
-        create_private_dir(&self.dir).map_err(|e| io_error(log, "make the directory of", e))?;
+        let dir = &self.dir.0;
+        create_private_dir(dir).map_err(|e| io_error(log, "make the directory of", e))?;
         for _ in 0..LOCK_TRIES {
-            let (file, is_new) = match self.open_file(log, true) {
-                Ok(file) => (file, false),
-                Err(Error::NotFound { .. }) => match self.create(log)? {
+            let (file, is_new) = match self.dir.open_text(log, true)? {
+                Some(file) => (file, false),
+                None => match self.create(log)? {
                     Some(file) => (file, true),
                     None => continue,
                 },
-                Err(error) => return Err(error),
             };
-            if !is_new && !self.is_locked_for_us(log, &file)? {
-                let pause = Duration::from_millis(5);
+            if !is_new && !self.is_locked_for_us(log, &file, &self.dir.text_path(log))? {
                 // Whoever only looks lets go at once; whoever writes does not.
-                wait(pause);
+                wait(Duration::from_millis(5));
                 continue;
             }
             let state =
-                sidecar::read(&self.dir, log).map_err(|e| io_error(log, "read the state of", e))?;
+                sidecar::read(dir, log).map_err(|e| io_error(log, "read the state of", e))?;
             let (state, sealed) = state.unwrap_or_default();
             if sealed {
                 return Err(Error::Sealed { log: log.clone() });
             }
-            let reserve = match Reserve::create(&self.dir, log) {
+            let reserve = match Reserve::create(dir, log) {
                 Ok(reserve) => Some(reserve),
                 // A dead owner's log is closed on a full disk too; a new one does not begin there.
                 Err(_) if !is_new => None,
                 Err(source) => {
-                    let _ = fs::remove_file(self.path(log));
+                    let _ = fs::remove_file(self.dir.text_path(log));
                     return Err(io_error(log, "reserve room for", source));
                 }
             };
-            let len = close_torn_line(&file).map_err(|e| io_error(log, "recover", e))?;
-            let tail = Tail { len, state: Arc::new(state), phase: LogPhase::Open, owned: true };
-            let new = Owned {
-                file,
-                writing: Mutex::default(),
-                tail: Mutex::new(tail),
-                growth: watch::Sender::new(()),
-                reserve: Mutex::new(reserve),
+            let recover = |e| io_error(log, "recover", e);
+            let ring = match is_new {
+                true => None,
+                false => Ring::open(dir, log, state.format).map_err(recover)?,
             };
+            let len = file.metadata().map_err(recover)?.len();
+            let text = Stored::Text(file.try_clone().map_err(recover)?);
+            let mut index = lines::load(&self.dir, log, &text, len).map_err(recover)?;
+            lines::extend(&mut index, &text, len).map_err(recover)?;
+            // The beginning of a line that a dead owner left stays.
+            index.push(&text.read(ByteRange::new(index.len(), len)).map_err(recover)?);
+            let new = Owned::new(file, len, state, index, reserve, ring);
             let stat = new.stat();
             self.lock().insert(log.clone(), Arc::new(new));
             return Ok(stat);
@@ -334,12 +343,21 @@ impl Inner {
     /// Creates a log that is locked before anybody sees it; `None` when somebody else was faster.
     fn create(&self, log: &JobId) -> Result<Option<File>, Error> {
         let failed = |source| io_error(log, "create", source);
-        // What an earlier log of this id left must not be taken for this one's.
-        sidecar::remove(&self.dir, log).map_err(failed)?;
-        let path = self.path(log);
+        let path = self.dir.text_path(log);
         let temporary = TemporaryFile::create_beside(&path, 0o600).map_err(failed)?;
         let file = temporary.file().try_clone().map_err(failed)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
+        let _names = self.dir.names_lock().map_err(failed)?;
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(None);
+        }
+        if self.dir.open_frames(log, false)?.is_some() {
+            return Err(Error::Sealed { log: log.clone() });
+        }
+        // What an earlier log of this id left must not be taken for this one's. Nobody else's can have come
+        // meanwhile: names are made and removed one at a time.
+        sidecar::remove(&self.dir.0, log).map_err(failed)?;
+        ring::remove(&self.dir.0, log).map_err(failed)?;
         match temporary.commit(&path, Existing::Refuse) {
             Ok(()) => Ok(Some(file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -347,109 +365,53 @@ impl Inner {
         }
     }
 
-    /// Takes the lock if it is free, and makes sure that it is the lock of what lies under the name.
-    fn is_locked_for_us(&self, log: &JobId, file: &File) -> Result<bool, Error> {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(false),
-            Err(e) => return Err(io_error(log, "lock", e.into())),
+    fn is_locked_for_us(&self, log: &JobId, file: &File, path: &Path) -> Result<bool, Error> {
+        lock_named(file, path).map_err(|e| io_error(log, "lock", e))
+    }
+
+    /// The same, with patience for those who only look.
+    fn lock_to_change(&self, log: &JobId, file: &File, path: &Path) -> Result<(), Error> {
+        for _ in 0..LOCK_TRIES {
+            if self.is_locked_for_us(log, file, path)? {
+                return Ok(());
+            }
+            wait(Duration::from_millis(2));
         }
-        let held = file.metadata().map_err(|e| io_error(log, "look at", e))?;
-        Ok(fs::symlink_metadata(self.path(log))
-            .is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())))
+        Err(Error::Owned { log: log.clone() })
     }
 
     fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
-        let file = self.open_file(log, false)?;
         let failed = |source| io_error(log, "read", source);
         let owned = self.lock().get(log).cloned();
-        let stored = match owned {
-            // What an append in progress has written is not stored yet.
-            Some(owned) => owned.lock().len,
-            None => file.metadata().map_err(failed)?.len(),
-        };
-        let range =
-            ByteRange::with_len(range.start, range.len().min(MAX_READ_BYTES)).clamp_end(stored);
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-        let mut read = 0;
-        while read < bytes.len() {
-            match file.read_at(&mut bytes[read..], range.start + read as u64) {
-                Ok(0) => break,
-                Ok(len) => read += len,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(e)),
-            }
+        if let Some(owned) = owned {
+            return owned.read(range).map_err(failed);
         }
-        bytes.truncate(read);
-        Ok(bytes.into())
-    }
-
-    fn len(&self, log: &JobId) -> Result<u64, Error> {
-        match fs::symlink_metadata(self.path(log)) {
-            Ok(meta) => Ok(meta.len()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Err(Error::NotFound { log: log.clone() })
-            }
-            Err(e) => Err(io_error(log, "look at", e)),
-        }
+        self.dir.stored(log)?.read(range).map_err(failed)
     }
 
     fn stat(&self, log: &JobId) -> Result<LogStat, Error> {
-        if let Some(owned) = self.lock().get(log).cloned() {
-            return Ok(owned.stat());
-        }
-        let read =
-            || sidecar::read(&self.dir, log).map_err(|e| io_error(log, "read the state of", e));
-        let (mut state, mut sealed) = read()?.unwrap_or_default();
-        let file = self.open_file(log, false)?;
-        let owned = match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => true,
-            Err(e) => return Err(io_error(log, "lock", e.into())),
-            Ok(()) => false,
-        };
-        if !sealed && !owned {
-            // An owner seals first and unlocks then: only now is the state the last word.
-            (state, sealed) = read()?.unwrap_or_default();
-        }
-        let phase = match (sealed, owned) {
-            (true, _) => LogPhase::Sealed,
-            (false, true) => LogPhase::Open,
-            (false, false) => LogPhase::Abandoned,
-        };
-        let len = file.metadata().map_err(|e| io_error(log, "look at", e))?.len();
-        Ok(LogStat { len, phase, owned, state: Arc::new(state) })
+        let owned = self.lock().get(log).cloned();
+        owned.map_or_else(|| self.dir.stat(log), |owned| Ok(owned.stat()))
     }
 
-    fn save(
-        &self,
-        log: &JobId,
-        owned: &Owned,
-        state: LogState,
-        phase: LogPhase,
-    ) -> Result<(), Error> {
-        // A slow disk makes the next write wait, and nobody who reads.
-        let _alone = owned.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if owned.stat().phase != LogPhase::Open {
-            return if phase == LogPhase::Sealed {
-                Ok(())
-            } else {
-                Err(Error::Sealed { log: log.clone() })
-            };
+    fn compress(&self, log: &JobId) -> Result<u64, Error> {
+        let failed = |source| io_error(log, "compress", source);
+        if self.lock().contains_key(log) {
+            return Err(Error::Owned { log: log.clone() });
         }
-        if phase == LogPhase::Sealed {
-            owned.give_up_reserve();
+        let Stored::Text(_) = self.dir.stored(log)? else { return Ok(0) };
+        let Some(text) = self.dir.open_text(log, true)? else { return Ok(0) };
+        self.lock_to_change(log, &text, &self.dir.text_path(log))?;
+        let state = sidecar::read(&self.dir.0, log).map_err(failed)?;
+        if !state.is_some_and(|(_, sealed)| sealed) {
+            return Err(Error::Invalid { reason: format!("the log of job {log} is not sealed") });
         }
-        // The bytes first: a state that says more than the file would be a lie after a crash.
-        owned.file.sync_data().map_err(|e| io_error(log, "sync", e))?;
-        sidecar::write(&self.dir, log, &state, phase == LogPhase::Sealed)
-            .map_err(|e| io_error(log, "write the state of", e))?;
-        {
-            let mut tail = owned.lock();
-            tail.state = Arc::new(state);
-            tail.phase = phase;
+        let len = text.metadata().map_err(failed)?.len();
+        if len <= WORTH_COMPRESSING {
+            return Ok(0);
         }
-        owned.growth.send_replace(());
-        Ok(())
+        let frames = self.dir.compress(log, &text, len).map_err(failed)?;
+        Ok(len.saturating_sub(frames.metadata().map_err(failed)?.len()))
     }
 
     fn delete(&self, log: &JobId) -> Result<u64, Error> {
@@ -457,51 +419,50 @@ impl Inner {
         if self.lock().contains_key(log) {
             return Err(Error::Owned { log: log.clone() });
         }
+        let text = self.dir.open_text(log, true)?;
+        let frames = self.dir.open_frames(log, true)?;
+        let named = [(text, self.dir.text_path(log)), (frames, self.dir.frames_path(log))];
+        // Before the names are locked: this may take a while.
+        for (file, path) in &named {
+            if let Some(file) = file {
+                self.lock_to_change(log, file, path)?;
+            }
+        }
         let mut freed = 0;
-        match self.open_file(log, true) {
-            Ok(file) => {
-                let tried = (0..LOCK_TRIES).find_map(|_| match self.is_locked_for_us(log, &file) {
-                    Ok(false) => {
-                        wait(Duration::from_millis(2));
-                        None
+        match self.dir.names_lock() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(failed(e)),
+            Ok(_names) => {
+                for (file, path) in &named {
+                    if let Some(file) = file {
+                        freed += file.metadata().map_err(failed)?.len();
+                        fs::remove_file(path).map_err(failed)?;
                     }
-                    other => Some(other),
-                });
-                if !tried.transpose()?.unwrap_or(false) {
+                }
+                if named.iter().all(|(file, _)| file.is_none())
+                    && (fs::symlink_metadata(&named[0].1).is_ok()
+                        || fs::symlink_metadata(&named[1].1).is_ok())
+                {
+                    // It has just come, and what lies beside it is its own.
                     return Err(Error::Owned { log: log.clone() });
                 }
-                freed += file.metadata().map_err(failed)?.len();
-                fs::remove_file(self.path(log)).map_err(failed)?;
+                freed += reserve::remove(&self.dir.0, log).map_err(failed)?;
+                freed += ring::remove(&self.dir.0, log).map_err(failed)?;
+                freed += remove(&self.dir.unfinished_path(log)).map_err(failed)?;
+                // The state goes last: a log without one counts as not sealed, and is found again.
+                freed += sidecar::remove(&self.dir.0, log).map_err(failed)?;
             }
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
         }
-        freed += reserve::remove(&self.dir, log).map_err(failed)?;
-        // The state goes last: a log without one counts as not sealed, and is found again.
-        freed += sidecar::remove(&self.dir, log).map_err(failed)?;
         if freed > 0 {
-            sync_dir(&self.dir).map_err(failed)?;
+            self.watcher.forget(log);
+            sync_dir(&self.dir.0).map_err(failed)?;
         }
         Ok(freed)
     }
 
     fn list(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<(JobId, LogStat)>, Error> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(list_error(&self.dir, source)),
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|e| list_error(&self.dir, e))?.file_name();
-            let id =
-                name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<JobId>().ok());
-            ids.extend(id.filter(|id| after.is_none_or(|after| id > after)));
-        }
-        ids.sort_unstable();
-        ids.truncate(limit);
-        let mut listed = Vec::with_capacity(ids.len());
-        for id in ids {
+        let mut listed = Vec::new();
+        for id in self.dir.list(after, limit)? {
             match self.stat(&id) {
                 Ok(stat) => listed.push((id, stat)),
                 // Deleted since the directory was read.
@@ -514,38 +475,22 @@ impl Inner {
     }
 }
 
-fn io_error(log: &JobId, operation: &'static str, source: io::Error) -> Error {
-    Error::Io { log: log.clone(), operation, source }
-}
-
-fn list_error(dir: &Path, source: io::Error) -> Error {
-    Error::List { dir: dir.to_owned(), source }
+/// Removes a file that may be there, and returns the bytes freed.
+fn remove(path: &Path) -> io::Result<u64> {
+    let len = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(len),
+    }
 }
 
 /// A pause on a blocking thread.
 fn wait(pause: Duration) {
     std::thread::park_timeout(pause);
-}
-
-/// Mends the end of a log whose owner may have died in the middle of a write; returns its length.
-fn close_torn_line(file: &File) -> io::Result<u64> {
-    let len = file.metadata()?.len();
-    // A line is never longer than this, so its beginning is in here.
-    let start = len.saturating_sub(MAX_LINE_BYTES as u64 + 4096);
-    let mut end = vec![0; usize::try_from(len - start).unwrap_or(0)];
-    file.read_exact_at(&mut end, start)?;
-    let (mut keep, mut close) = whole_lines(&end);
-    if keep == 0 && start > 0 {
-        // A line that is longer than ours can be: somebody else's, kept as it is.
-        (keep, close) = (end.len(), true);
-    }
-    let mut len = start + keep as u64;
-    file.set_len(len)?;
-    if close {
-        file.write_all_at(b"\n", len)?;
-        len += 1;
-    }
-    Ok(len)
 }
 
 #[cfg(test)]

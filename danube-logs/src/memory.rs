@@ -1,6 +1,6 @@
 //! Logs in memory: for tests, and for hosts that keep nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,9 @@ use bytes::Bytes;
 use danube_core::{ByteRange, JobId};
 use tokio::sync::watch;
 
-use crate::{Error, LogPhase, LogStat, LogState, LogStore, MAX_READ_BYTES};
+use crate::index::{Landmark, LineIndex, Sought};
+use crate::line::Omitted;
+use crate::{Error, LogPhase, LogStat, LogState, LogStore, LogTail, MAX_READ_BYTES};
 
 /// Logs in memory. Clones are one owner; [`other_owner`](Self::other_owner) is another over the same
 /// logs.
@@ -24,11 +26,9 @@ struct Owner {
     id: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     logs: Mutex<Logs>,
-    /// Ticks whenever anything changes; each waiter looks for itself.
-    changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -43,12 +43,18 @@ struct Log {
     state: Arc<LogState>,
     sealed: bool,
     owner: Option<u64>,
+    ring: Option<Ring>,
+    index: LineIndex,
+    /// Ticks whenever this log changes; gone with it.
+    changes: watch::Sender<()>,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self { logs: Mutex::default(), changes: watch::Sender::new(()) }
-    }
+/// The newest lines of a log whose head is full, as they were appended.
+#[derive(Debug, Default)]
+struct Ring {
+    dropped: Omitted,
+    lines: VecDeque<(Bytes, Omitted)>,
+    bytes: u64,
 }
 
 impl MemoryLogs {
@@ -94,9 +100,10 @@ impl MemoryLogs {
             if found.owner != Some(self.0.id) {
                 return Err(Error::NotOwned { log: log.clone() });
             }
-            change(found)
+            let changed = change(found);
+            found.changes.send_replace(());
+            changed
         });
-        self.0.shared.changes.send_replace(());
         match changed {
             Err(Error::NotFound { log }) => Err(Error::NotOwned { log }),
             other => other,
@@ -113,13 +120,19 @@ impl Shared {
 impl Drop for Owner {
     fn drop(&mut self) {
         for log in self.shared.lock().logs.values_mut() {
-            log.owner = log.owner.filter(|owner| *owner != self.id);
+            log.release(self.id);
         }
-        self.shared.changes.send_replace(());
     }
 }
 
 impl Log {
+    fn release(&mut self, owner: u64) {
+        if self.owner == Some(owner) {
+            self.owner = None;
+            self.changes.send_replace(());
+        }
+    }
+
     fn stat(&self) -> LogStat {
         let phase = match (self.sealed, self.owner) {
             (true, _) => LogPhase::Sealed,
@@ -149,7 +162,6 @@ impl LogStore for MemoryLogs {
             return Err(Error::Owned { log: log.clone() });
         }
         found.owner = Some(self.0.id);
-        crate::store::close_torn_line(&mut found.bytes);
         Ok(found.stat())
     }
 
@@ -160,6 +172,7 @@ impl LogStore for MemoryLogs {
                 return Err(Error::OffsetConflict { log: log.clone(), expected: at, actual });
             }
             found.bytes.extend_from_slice(&bytes);
+            found.index.push(&bytes);
             Ok(found.bytes.len() as u64)
         })
     }
@@ -178,16 +191,51 @@ impl LogStore for MemoryLogs {
     }
 
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
-        let mut changes = self.0.shared.changes.subscribe();
         loop {
-            changes.mark_unchanged();
-            let stat = self.stat(log).await?;
+            let (stat, mut changes) =
+                self.with(log, |found| Ok((found.stat(), found.changes.subscribe())))?;
             if stat.len > beyond || stat.phase != LogPhase::Open {
                 return Ok(stat);
             }
-            // The sender lives as long as this store.
+            // An error says that the log was deleted: so does the next look.
             let _ = changes.changed().await;
         }
+    }
+
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.owned(log, |found| {
+            let ring = found.ring.get_or_insert_default();
+            let count = memchr::memchr_iter(b'\n', &lines).count() as u64;
+            ring.bytes += lines.len() as u64;
+            ring.lines.push_back((lines, Omitted { lines: count, output }));
+            while let Some((oldest, omitted)) = ring.lines.front()
+                && ring.bytes - oldest.len() as u64 >= keep
+            {
+                ring.dropped += *omitted;
+                ring.bytes -= oldest.len() as u64;
+                ring.lines.pop_front();
+            }
+            Ok(())
+        })
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        self.owned(log, |found| {
+            Ok(found.ring.as_ref().map(|ring| {
+                let lines: Vec<&[u8]> = ring.lines.iter().map(|(lines, _)| &lines[..]).collect();
+                LogTail {
+                    dropped_lines: ring.dropped.lines,
+                    dropped_output: ring.dropped.output,
+                    lines: lines.concat().into(),
+                }
+            }))
+        })
     }
 
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
@@ -201,6 +249,7 @@ impl LogStore for MemoryLogs {
         let sealed = self.owned(log, |found| {
             found.state = Arc::new(state.clone());
             found.sealed = true;
+            found.ring = None;
             Ok(())
         });
         match sealed {
@@ -211,9 +260,8 @@ impl LogStore for MemoryLogs {
 
     fn release(&self, log: &JobId) {
         if let Some(found) = self.0.shared.lock().logs.get_mut(log) {
-            found.owner = found.owner.filter(|owner| *owner != self.0.id);
+            found.release(self.0.id);
         }
-        self.0.shared.changes.send_replace(());
     }
 
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
@@ -224,9 +272,11 @@ impl LogStore for MemoryLogs {
             Some(found) => found.bytes.len() as u64,
         };
         logs.logs.remove(log);
-        drop(logs);
-        self.0.shared.changes.send_replace(());
         Ok(freed)
+    }
+
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error> {
+        self.with(log, |found| Ok(found.index.landmark(sought)))
     }
 
     async fn list(

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use danube_core::{ByteRange, JobId, StepName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::index::{Landmark, Sought, line_time};
+use crate::{Error, Keep, LineFormat};
 
 /// The most that one [`LogStore::read`] returns.
 pub const MAX_READ_BYTES: u64 = 1024 * 1024;
@@ -30,6 +31,8 @@ pub const MAX_READ_BYTES: u64 = 1024 * 1024;
 ///   reaches.
 /// * **Readable.** Anybody reads, at any time, whatever an acknowledged append stored, at the same
 ///   offsets for ever.
+/// * **Landmarks.** `landmark` names the beginning of a line at or before what is sought, however short the way from
+///   there is.
 /// * **Sealed once.** After `seal` the bytes and the state never change. Sealing again is `Ok`.
 /// * **Deleted.** `delete` is idempotent; a deleted log is [`Error::NotFound`], and its id may be used
 ///   again.
@@ -39,9 +42,8 @@ pub const MAX_READ_BYTES: u64 = 1024 * 1024;
 /// Clones and `Arc`s of one store are one owner.
 #[async_trait]
 pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Takes ownership for appending: creates the log, or takes over one whose owner is gone. The
-    /// taken-over log ends with a whole line: what a dying owner left of a line is closed with a
-    /// line feed, or dropped where not even its brackets were complete.
+    /// Takes ownership for appending: creates the log, or takes over one whose owner is gone. What was there
+    /// stays as it is; a dying owner may have left the beginning of a last append, which ends anywhere.
     ///
     /// # Errors
     ///
@@ -77,6 +79,29 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// [`Error::NotFound`], also when it is deleted meanwhile; [`Error::Io`].
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error>;
 
+    /// Appends whole lines to the ring behind a log whose head is full: the newest `keep` bytes of all that
+    /// it was given stay, and up to as many more. `output` is how many of them a command wrote; it is only counted. What
+    /// an append that returned has stored survives the death of the process, as with [`append`](Self::append).
+    /// The ring is no part of the log: readers do not see it, and sealing drops it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Sealed`], [`Error::Io`].
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error>;
+
+    /// What the ring behind a log that this store owns has, whole lines; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOwned`], [`Error::Io`].
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error>;
+
     /// Makes what was appended, and this state, durable.
     ///
     /// # Errors
@@ -101,6 +126,14 @@ pub trait LogStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///
     /// [`Error::Owned`], [`Error::Io`].
     async fn delete(&self, log: &JobId) -> Result<u64, Error>;
+
+    /// Where a scan for a line or a time may begin: the sooner it ends, the better, and the beginning of the
+    /// log ([`Landmark::default`]) is always right. [`LineIndex`](crate::LineIndex) makes good ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error>;
 
     /// Logs in the order of their ids, at most `limit`, those after `after`.
     ///
@@ -131,6 +164,18 @@ impl<T: LogStore + ?Sized> LogStore for Arc<T> {
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
         (**self).changed(log, beyond).await
     }
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        (**self).append_tail(log, lines, output, keep).await
+    }
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        (**self).tail(log).await
+    }
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         (**self).sync(log, state).await
     }
@@ -142,6 +187,9 @@ impl<T: LogStore + ?Sized> LogStore for Arc<T> {
     }
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         (**self).delete(log).await
+    }
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error> {
+        (**self).landmark(log, sought).await
     }
     async fn list(
         &self,
@@ -189,6 +237,38 @@ pub struct LogState {
     pub steps: Vec<StepRange>,
     /// When it was sealed.
     pub sealed_at: Option<Timestamp>,
+    /// How its lines look.
+    #[serde(default)]
+    pub format: LineFormat,
+    /// What is kept of it when it is too long.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Where the ring behind a full head goes into the log, once that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
+}
+
+/// How the end of a log that was too long came behind its head. Written down before the bytes are, so
+/// that whoever takes over goes on where its predecessor died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// Where the head ends.
+    pub at: u64,
+    /// The line that stands between head and end, with its line feed; empty where nothing was left out.
+    pub marker: String,
+    /// Bytes of the log's end that come behind it.
+    pub tail_bytes: u64,
+}
+
+/// What the ring behind a log has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogTail {
+    /// Lines that it was given and has no more.
+    pub dropped_lines: u64,
+    /// How much of these lines a command wrote, in bytes.
+    pub dropped_output: u64,
+    /// The lines that it has.
+    pub lines: Bytes,
 }
 
 /// Where a step's lines lie.
@@ -200,6 +280,9 @@ pub struct StepRange {
     pub range: ByteRange,
 }
 
+/// What a scan reads at once.
+const SCAN_BYTES: u64 = 64 * 1024;
+
 /// Comfort over any [`LogStore`].
 #[async_trait]
 pub trait LogStoreExt: LogStore {
@@ -210,7 +293,6 @@ pub trait LogStoreExt: LogStore {
     ///
     /// Those of [`stat`](LogStore::stat) and [`read`](LogStore::read).
     async fn tail_offset(&self, log: &JobId, lines: usize) -> Result<u64, Error> {
-        const BLOCK: u64 = 64 * 1024;
         let len = self.stat(log).await?.len;
         if lines == 0 {
             return Ok(len);
@@ -218,7 +300,7 @@ pub trait LogStoreExt: LogStore {
         let mut end = len;
         let mut seen = 0;
         while end > 0 {
-            let start = end.saturating_sub(BLOCK);
+            let start = end.saturating_sub(SCAN_BYTES);
             let block = self.read(log, ByteRange::new(start, end)).await?;
             for at in memchr::memrchr_iter(b'\n', &block) {
                 let after = start + at as u64 + 1;
@@ -235,29 +317,74 @@ pub trait LogStoreExt: LogStore {
         }
         Ok(0)
     }
+
+    /// The offset at which a line begins, counted from 0; `None` where the log has fewer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`landmark`](LogStore::landmark) and [`read`](LogStore::read).
+    async fn line_offset(&self, log: &JobId, line: u64) -> Result<Option<u64>, Error> {
+        let from = self.landmark(log, Sought::Line(line)).await?;
+        let (mut at, mut left) = (from.offset, line.saturating_sub(from.lines_before));
+        loop {
+            let block = self.read(log, ByteRange::with_len(at, SCAN_BYTES)).await?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            if left == 0 {
+                return Ok(Some(at));
+            }
+            let nth = usize::try_from(left - 1).unwrap_or(usize::MAX);
+            let mut feeds = memchr::memchr_iter(b'\n', &block);
+            at += match feeds.nth(nth) {
+                Some(feed) => {
+                    left = 0;
+                    feed + 1
+                }
+                None => {
+                    left -= memchr::memchr_iter(b'\n', &block).count() as u64;
+                    block.len()
+                }
+            } as u64;
+        }
+    }
+
+    /// The offset of the first line whose time is `since` or later; `None` where there is none, or where lines carry
+    /// no time with a date. Times are those that the lines begin with.
+    ///
+    /// What follows that line is all that was written since. Where the clock was set back meanwhile, lines with earlier times
+    /// are among it, and a line that was ahead of its time for less than 64 KiB of log may be overlooked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`landmark`](LogStore::landmark) and [`read`](LogStore::read).
+    async fn time_offset(&self, log: &JobId, since: Timestamp) -> Result<Option<u64>, Error> {
+        let mut at = self.landmark(log, Sought::Time(since)).await?.offset;
+        let mut inside_a_line = false;
+        loop {
+            let block = self.read(log, ByteRange::with_len(at, SCAN_BYTES)).await?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            let mut seen = 0;
+            while seen < block.len() {
+                let rest = &block[seen..];
+                let feed = memchr::memchr(b'\n', rest);
+                if !inside_a_line {
+                    if feed.is_none() && seen > 0 {
+                        // Its time may be cut: read on from its beginning.
+                        break;
+                    }
+                    if line_time(rest).is_some_and(|time| time >= since) {
+                        return Ok(Some(at + seen as u64));
+                    }
+                }
+                inside_a_line = feed.is_none();
+                seen += feed.map_or(rest.len(), |feed| feed + 1);
+            }
+            at += seen as u64;
+        }
+    }
 }
 
 impl<T: LogStore + ?Sized> LogStoreExt for T {}
-
-/// What a taken-over log's end becomes: see [`LogStore::open`]. Returns how many bytes of it stay
-/// and whether a line feed must follow them.
-pub(crate) fn whole_lines(end: &[u8]) -> (usize, bool) {
-    let line_start = memchr::memrchr(b'\n', end).map_or(0, |at| at + 1);
-    let torn = &end[line_start..];
-    if torn.is_empty() {
-        (end.len(), false)
-    } else if crate::parse_line(torn).is_some() {
-        (end.len(), true)
-    } else {
-        // Less than its brackets: it carries nothing that a command wrote.
-        (line_start, false)
-    }
-}
-
-pub(crate) fn close_torn_line(bytes: &mut Vec<u8>) {
-    let (keep, close) = whole_lines(bytes);
-    bytes.truncate(keep);
-    if close {
-        bytes.push(b'\n');
-    }
-}

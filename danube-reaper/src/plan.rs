@@ -1,8 +1,9 @@
 //! The decision: what may go. It asks no clock and touches nothing.
 
+use std::cmp::Ordering;
 use std::fmt;
 
-use danube_core::{Candidate, Pin, SweepError, Timestamp};
+use danube_core::{Candidate, CandidateKind, Pin, SweepError, Timestamp};
 
 use crate::Retention;
 
@@ -65,7 +66,9 @@ impl fmt::Display for KeepReason {
 /// Decides about everything that was seen. Pure: the same arguments give the same plan.
 ///
 /// A candidate is deleted when it finished, nothing pins it, its kind has a retention or its owner
-/// gave one (the owner's counts), and `finished_at` plus that time is not after `now`.
+/// gave one (the owner's counts), and `finished_at` plus that time is not after `now`. Then, while the logs that stay
+/// have more bytes than [`Retention::log_bytes`], the one of them goes that finished first; pinned and unfinished logs
+/// count and stay.
 #[must_use]
 pub fn plan(now: Timestamp, retention: &Retention, seen: Vec<Candidate>) -> Plan {
     let mut plan = Plan::default();
@@ -75,10 +78,38 @@ pub fn plan(now: Timestamp, retention: &Retention, seen: Vec<Candidate>) -> Plan
             None => plan.reap.push(candidate),
         }
     }
-    plan.reap.sort_by(|a, b| {
-        (a.finished_at, a.kind, &a.owner, &a.id).cmp(&(b.finished_at, b.kind, &b.owner, &b.id))
-    });
+    if let Some(most) = retention.log_bytes {
+        plan.fit_logs(most);
+    }
+    plan.reap.sort_by(first_finished_first);
     plan
+}
+
+fn first_finished_first(a: &Candidate, b: &Candidate) -> Ordering {
+    (a.finished_at, a.kind, &a.owner, &a.id).cmp(&(b.finished_at, b.kind, &b.owner, &b.id))
+}
+
+impl Plan {
+    /// Lets logs go before their time until those that stay have at most so many bytes.
+    fn fit_logs(&mut self, most: u64) {
+        let is_log = |candidate: &Candidate| candidate.kind == CandidateKind::Log;
+        let logs = self.keep.iter().filter(|(candidate, _)| is_log(candidate));
+        let mut bytes = logs.fold(0_u64, |sum, (log, _)| sum.saturating_add(log.bytes));
+        let may_go = |(candidate, reason): &(Candidate, KeepReason)| {
+            is_log(candidate) && matches!(reason, KeepReason::Until(_) | KeepReason::Forever)
+        };
+        let (mut young, keep): (Vec<_>, Vec<_>) = self.keep.drain(..).partition(may_go);
+        self.keep = keep;
+        young.sort_by(|(a, _), (b, _)| first_finished_first(a, b));
+        for (log, reason) in young {
+            if bytes > most {
+                bytes = bytes.saturating_sub(log.bytes);
+                self.reap.push(log);
+            } else {
+                self.keep.push((log, reason));
+            }
+        }
+    }
 }
 
 fn reason_to_keep(
@@ -107,7 +138,6 @@ fn reason_to_keep(
 mod tests {
     use std::time::Duration;
 
-    use danube_core::CandidateKind;
     use proptest::prelude::*;
 
     use super::*;
@@ -190,6 +220,33 @@ mod tests {
         let plan = plan(at(1_000), &retention(1, 1), finished.to_vec());
         let order: Vec<_> = plan.reap.iter().map(|c| c.finished_at.unwrap().as_second()).collect();
         assert_eq!((order, plan.bytes()), (vec![10, 20, 30], 30));
+    }
+
+    #[test]
+    fn over_the_budget_the_logs_that_finished_first_go_before_their_time() {
+        let log = |finished_at, bytes| Candidate { bytes, ..candidate(finished_at) };
+        let mut pinned = log(Some(1), 40);
+        pinned.pins.push(Pin::KeepForever);
+        let mut dear = log(Some(20), 10);
+        dear.keep_for = Some(Duration::MAX);
+        let artifact = Candidate { kind: CandidateKind::Artifact, ..log(Some(5), 1_000) };
+        let seen =
+            vec![log(Some(40), 10), log(None, 30), pinned, log(Some(30), 10), dear, artifact];
+        for (most, gone) in [
+            (100, &[][..]),
+            (99, &[20]),
+            (90, &[20]),
+            (89, &[20, 30]),
+            (79, &[20, 30, 40]),
+            (0, &[20, 30, 40]),
+        ] {
+            let retention = retention(1_000, 1_000).with_log_bytes(most);
+            let plan = plan(at(50), &retention, seen.clone());
+            let order: Vec<_> =
+                plan.reap.iter().map(|c| c.finished_at.unwrap().as_second()).collect();
+            assert_eq!(order, gone, "at most {most}");
+            assert_eq!(plan.reap.len() + plan.keep.len(), seen.len());
+        }
     }
 
     #[test]

@@ -15,11 +15,14 @@ pub struct Retention {
     pub logs: Duration,
     /// Artifacts of jobs.
     pub artifacts: Duration,
+    /// Bytes of all logs together, unfinished and pinned ones included; beyond it the logs that finished first go
+    /// before their time, also those whose owner wants them kept longer. `None` for no limit, which is the default.
+    pub log_bytes: Option<u64>,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { logs: 30 * DAY, artifacts: 30 * DAY }
+        Self { logs: 30 * DAY, artifacts: 30 * DAY, log_bytes: None }
     }
 }
 
@@ -35,6 +38,13 @@ impl Retention {
     #[must_use]
     pub fn with_artifacts(mut self, artifacts: Duration) -> Self {
         self.artifacts = artifacts;
+        self
+    }
+
+    /// Keeps at most so many bytes of logs, where what must stay leaves the choice.
+    #[must_use]
+    pub fn with_log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = Some(bytes);
         self
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct App {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<Store>,
     pub(crate) logs: Arc<dyn LogStore>,
+    /// The same logs, for what only files can do.
+    pub(crate) log_files: FsLogs,
     pub(crate) blobs: Arc<dyn BlobStore>,
 }
 
@@ -34,11 +36,15 @@ impl App {
     pub(crate) async fn open(config: Config) -> Result<Self, Failure> {
         Self::create_dirs(&config)?;
         let dir = config.data_dir.clone();
+        let logs = dir.join("logs");
+        let log_files =
+            if config.compress_logs { FsLogs::compressed(logs) } else { FsLogs::new(logs) };
         let store = Store::open(&dir.join("danube.db"), StoreOptions::default()).await?;
         let app = Self {
             clock: Arc::new(SystemClock),
             store: Arc::new(store),
-            logs: Arc::new(FsLogs::new(dir.join("logs"))),
+            logs: Arc::new(log_files.clone()),
+            log_files,
             blobs: Arc::new(FsBlobs::new(dir.join("artifacts"))),
             config,
         };
@@ -66,9 +72,10 @@ impl App {
 
     /// The reaper over logs and artifacts, with what the jobs say about them.
     pub(crate) fn reaper(&self) -> Reaper {
-        let retention = Retention::default()
+        let mut retention = Retention::default()
             .with_logs(self.config.keep_logs)
             .with_artifacts(self.config.keep_artifacts);
+        retention.log_bytes = self.config.max_total_log_bytes;
         let with_jobs = |sweep: Arc<dyn Sweep>| -> Arc<dyn Sweep> {
             Arc::new(JobSweep::new(sweep, self.store.clone(), self.clock.clone()))
         };

@@ -1,11 +1,12 @@
 //! The command line: what can be typed, and nothing of what it does.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use danube_core::StepName;
+use danube_core::{StepName, Timestamp};
 
 /// Runs jobs and keeps everything they produce: the log, live and for later; the artifacts, signed,
 /// with provenance; the secrets, never shown.
@@ -157,12 +158,42 @@ pub(crate) struct LogsArgs {
     /// Only the last N lines of what there is
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<usize>,
+    /// Only from line N of the log on; the first one is 1
+    #[arg(long, value_name = "N", conflicts_with = "tail")]
+    pub(crate) line: Option<NonZeroU64>,
+    /// Only what was written since: a time like `2024-01-06T12:00:00Z`, or how long ago, like `10m`
+    #[arg(long, value_name = "TIME", value_parser = parse_since, conflicts_with_all = ["tail", "line"])]
+    pub(crate) since: Option<Since>,
     /// Only the lines of one step
     #[arg(long, value_name = "NAME")]
     pub(crate) step: Option<StepName>,
     /// The exact bytes to a terminal too; without it control characters are made safe there
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Leave colours and other escape sequences out
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) strip: bool,
+    /// One JSON object per line, with time, level, message and place
+    #[arg(long, conflicts_with_all = ["raw"])]
+    pub(crate) json: bool,
+    /// Only the lines whose content matches this regular expression; exit 1 if there are none
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["tail", "line", "since"])]
+    pub(crate) grep: Option<String>,
+    /// The pattern is a text, not a regular expression
+    #[arg(short = 'F', long, requires = "grep")]
+    pub(crate) fixed: bool,
+    /// Upper and lower case are the same
+    #[arg(short, long, requires = "grep")]
+    pub(crate) ignore_case: bool,
+    /// Also N lines before and after each that matches
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0, requires = "grep", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) context: u16,
+    /// Only how many lines match
+    #[arg(short, long, requires = "grep", conflicts_with = "follow")]
+    pub(crate) count: bool,
+    /// Their numbers in front of them
+    #[arg(short = 'n', long, requires = "grep")]
+    pub(crate) line_number: bool,
 }
 
 #[derive(Subcommand)]
@@ -303,6 +334,24 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The beginning of what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// A moment.
+    Time(Timestamp),
+    /// So long before now.
+    Ago(Duration),
+}
+
+fn parse_since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(Since::Time(time));
+    }
+    parse_duration(text).map(Since::Ago).map_err(|_| {
+        "must be a time like 2024-01-06T12:00:00Z, or how long ago, like 90s, 10m or 2h".to_owned()
+    })
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     danube_engine::parse_duration(text).map_err(|e| e.to_string())
 }
@@ -315,6 +364,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn since_is_a_moment_or_how_long_ago() {
+        let moment = "2024-01-06T12:00:00.5Z".parse().unwrap();
+        assert_eq!(parse_since("2024-01-06T12:00:00.5Z"), Ok(Since::Time(moment)));
+        assert_eq!(parse_since("2024-01-06T14:00:00.5+02:00"), Ok(Since::Time(moment)));
+        assert_eq!(parse_since("10m"), Ok(Since::Ago(Duration::from_secs(600))));
+        for wrong in ["", "yesterday", "12:00", "2024-01-06", "10"] {
+            assert!(parse_since(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use danube_artifacts::attest::ProvenanceForm;
 use danube_core::ErrorClass;
 use danube_core::files::create_private_dir;
+use danube_logs::{Keep, LineFormat, LogOptions};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -28,6 +29,15 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 [logs]
 # Bytes kept of one job's log; what comes after is dropped and counted, and the job goes on.
 #max_bytes = 52428800
+# Bytes kept of all logs together: danube reaper lets those go first whose jobs ended first. 0 for no limit.
+#max_total_bytes = 10737418240
+# How many bytes of one log are kept for the end of a log that is longer: with 0 only its beginning is kept.
+#tail_bytes = 0
+# How a line begins: "milliseconds" ([2024-01-06T12:00:00.123Z] [step] [stdout]), "seconds", "time-of-day"
+# ([12:00:00.123]) or "raw" (nothing). The last two do not say which step a line belongs to.
+#format = "milliseconds"
+# Whether logs are compressed (zstd) when their job has ended; read them with danube logs, or with zstd -dc.
+#compress = false
 
 [artifacts]
 # Bytes of the largest file that is kept.
@@ -70,6 +80,10 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct Logs {
     max_bytes: u64,
+    max_total_bytes: u64,
+    tail_bytes: u64,
+    format: LineFormat,
+    compress: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,7 +120,27 @@ struct Serve {
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { max_bytes: 50 * 1024 * 1024 }
+        let LogOptions { max_log_bytes, format, .. } = LogOptions::default();
+        Self {
+            max_bytes: max_log_bytes,
+            max_total_bytes: 10 * 1024 * 1024 * 1024,
+            tail_bytes: 0,
+            format,
+            compress: false,
+        }
+    }
+}
+
+impl Logs {
+    fn options(&self) -> LogOptions {
+        let keep = match self.tail_bytes {
+            0 => Keep::Head,
+            tail_bytes => Keep::HeadAndTail { tail_bytes },
+        };
+        LogOptions::default()
+            .with_max_log_bytes(self.max_bytes)
+            .with_keep(keep)
+            .with_format(self.format)
     }
 }
 
@@ -144,7 +178,10 @@ impl Default for Serve {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
-    pub(crate) max_log_bytes: u64,
+    pub(crate) log: LogOptions,
+    /// Of all logs together.
+    pub(crate) max_total_log_bytes: Option<u64>,
+    pub(crate) compress_logs: bool,
     pub(crate) max_artifact_bytes: u64,
     pub(crate) builder_id: String,
     pub(crate) provenance_form: ProvenanceForm,
@@ -176,7 +213,9 @@ impl Config {
             .map_err(|e| Failure::invalid(format!("{}: {e}", data_dir.display())))?;
         Ok(Self {
             data_dir,
-            max_log_bytes: file.logs.max_bytes,
+            log: file.logs.options(),
+            max_total_log_bytes: Some(file.logs.max_total_bytes).filter(|&most| most > 0),
+            compress_logs: file.logs.compress,
             max_artifact_bytes: file.artifacts.max_file_bytes,
             builder_id: file.provenance.builder_id,
             // It was checked when the file was read.
@@ -219,6 +258,7 @@ fn read(path: &Path) -> Result<File, Failure> {
     if scheme.is_none_or(|scheme| !scheme.starts_with(|c: char| c.is_ascii_alphabetic())) {
         return Err(wrong("provenance.builder_id must be a URI".to_owned()));
     }
+    file.logs.options().check().map_err(|e| wrong(format!("logs.tail_bytes: {e}")))?;
     Ok(file)
 }
 
@@ -298,7 +338,7 @@ mod tests {
         assert_ne!(uncommented, DEFAULT_CONFIG);
         let set = load(&uncommented).unwrap();
         assert_eq!(format!("{commented:?}"), format!("{set:?}"));
-        assert_eq!(set.max_log_bytes, 52_428_800);
+        assert_eq!((set.log.max_log_bytes, set.log.keep), (52_428_800, Keep::Head));
         assert_eq!(set.listen.to_string(), "127.0.0.1:8080");
     }
 
@@ -306,6 +346,8 @@ mod tests {
     fn a_typo_a_zero_and_a_missing_file_are_refused_by_name() {
         for (text, named) in [
             ("[logs]\nmax_byte = 1", "max_byte"),
+            ("[logs]\ntail_bytes = 60000000", "logs.tail_bytes"),
+            ("[logs]\nformat = \"rfc3339\"", "rfc3339"),
             ("[retention]\nlogs_days = 0", "retention.logs_days"),
             ("[retention]\nlogs_days = \"30 d\"", "logs_days"),
             ("[retention]\nlogs_days = -1", "logs_days"),

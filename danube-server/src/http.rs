@@ -6,6 +6,9 @@
 //! | `/api/v1/jobs`, `/api/v1/jobs/{id}` | the list, newest first; one job |
 //! | `/api/v1/jobs/{id}/logs` | the log as a file |
 //! | `/api/v1/jobs/{id}/logs/stream` | the log as server-sent events |
+//! | `/api/v1/jobs/{id}/logs/search` | the lines that match |
+//! | `/api/v1/jobs/{id}/logs/entries`, `…/logs/groups` | its lines as entries; its groups |
+//! | `/api/v1/jobs/{id}/output` | its last lines |
 //! | `/api/v1/jobs/{id}/artifacts`, `…/artifacts/{name}` | the list; one file, or its signature |
 //! | `/api/v1/jobs/{id}/provenance`, `…/provenance.dsse` | what binds the files to the job |
 //!
@@ -24,6 +27,7 @@ mod problem;
 mod range;
 mod serve;
 mod takeover;
+mod views;
 
 use std::sync::Arc;
 
@@ -50,6 +54,9 @@ pub(crate) use serve::serve;
 /// them together a few hundred megabytes.
 const MAX_STREAMS: usize = 2048;
 
+/// Reads of whole logs at once: searches, entries, groups. Each takes a processor.
+const MAX_SCANS: usize = 8;
+
 /// What the handlers read from.
 #[derive(Clone)]
 pub(crate) struct HttpState {
@@ -64,6 +71,7 @@ pub(crate) struct HttpState {
 struct Api {
     state: HttpState,
     streams: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
     answered: Arc<metrics::Answered>,
 }
 
@@ -74,8 +82,12 @@ pub(crate) fn router(state: HttpState) -> Router {
 
 fn with_max_streams(state: HttpState, max_streams: usize) -> Router {
     metrics::describe();
-    let api =
-        Api { state, streams: Arc::new(Semaphore::new(max_streams)), answered: Arc::default() };
+    let api = Api {
+        state,
+        streams: Arc::new(Semaphore::new(max_streams)),
+        scans: Arc::new(Semaphore::new(MAX_SCANS)),
+        answered: Arc::default(),
+    };
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics::scrape))
@@ -83,6 +95,10 @@ fn with_max_streams(state: HttpState, max_streams: usize) -> Router {
         .route("/api/v1/jobs/{id}", get(job::one))
         .route("/api/v1/jobs/{id}/logs", get(logs::file))
         .route("/api/v1/jobs/{id}/logs/stream", get(logs::stream))
+        .route("/api/v1/jobs/{id}/logs/search", get(views::search))
+        .route("/api/v1/jobs/{id}/logs/entries", get(views::entries))
+        .route("/api/v1/jobs/{id}/logs/groups", get(views::groups))
+        .route("/api/v1/jobs/{id}/output", get(views::output))
         .route("/api/v1/jobs/{id}/artifacts", get(artifacts::list))
         .route("/api/v1/jobs/{id}/artifacts/{*name}", get(artifacts::download))
         .route("/api/v1/jobs/{id}/provenance", get(artifacts::provenance))
@@ -91,7 +107,9 @@ fn with_max_streams(state: HttpState, max_streams: usize) -> Router {
         .route("/api/v1/artifacts/{id}", get(artifacts::list))
         .route("/api/v1/artifacts/{id}/{*name}", get(artifacts::download))
         .route("/v1/artifacts/{id}", get(artifacts::list))
+        .route("/v1/runs/{id}/logs", get(views::entries_or_events))
         .route("/v1/runs/{id}/logs/stream", get(logs::stream))
+        .route("/jobs/{id}/output", get(views::output))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(from_fn(host::only_this_machine))

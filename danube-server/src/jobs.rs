@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use danube_core::Timestamp;
+use danube_core::{ErrorClass, JobId, Timestamp};
+use danube_logs::{LogPhase, LogStore};
 use danube_store::{JobQuery, JobRecord, JobStore, Store, StoreOptions};
 
 use crate::app::App;
@@ -83,6 +84,31 @@ pub(crate) async fn cancel(app: &App, typed: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Compresses the sealed logs that were kept as text: those from before the setting, and those that found the
+/// disk full.
+async fn compress_logs(app: &App) -> Result<(), Failure> {
+    let mut last: Option<JobId> = None;
+    loop {
+        let page = app.logs.list(last.as_ref(), 1000).await?;
+        let Some((id, _)) = page.last() else { return Ok(()) };
+        last = Some(id.clone());
+        for (id, stat) in page {
+            if stat.phase != LogPhase::Sealed || stat.owned {
+                continue;
+            }
+            match app.log_files.compress(&id).await {
+                Ok(_) => {}
+                // Somebody was faster.
+                Err(error)
+                    if matches!(error.class(), ErrorClass::NotFound | ErrorClass::Conflict) => {}
+                Err(error) => {
+                    Sink::Stderr.line(&format!("danube: log {id} stays as it is: {error}"))
+                }
+            }
+        }
+    }
+}
+
 pub(crate) async fn reap(app: &App, args: &ReaperArgs) -> Result<u8, Failure> {
     let reaper = app.reaper();
     if !args.dry_run {
@@ -108,6 +134,9 @@ pub(crate) async fn reap(app: &App, args: &ReaperArgs) -> Result<u8, Failure> {
             terminal::safe(id),
             terminal::safe(error)
         ));
+    }
+    if app.config.compress_logs && !args.dry_run {
+        compress_logs(app).await?;
     }
     match args.output {
         Output::Json => print_json(&done),

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod failure;
 mod fetch;
+mod grep;
 mod http;
 mod jobs;
 mod keys;

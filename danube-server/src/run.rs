@@ -13,7 +13,7 @@ use danube_artifacts::attest::{EntryPoint, Source};
 use danube_core::{ErrorClass, JobId, SecretBytes};
 use danube_engine::{JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec};
 use danube_exec::{Guardian, LocalProcesses};
-use danube_logs::{Follower, LogOptions, LogPhase};
+use danube_logs::{Follower, LogPhase};
 use danube_secrets::Needles;
 use danube_store::JobStore;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     }
     let options = RunnerOptions::default()
         .with_grace(app.config.grace)
-        .with_log(LogOptions::default().with_max_log_bytes(app.config.max_log_bytes))
+        .with_log(app.config.log.clone())
         .with_max_artifact_bytes(app.config.max_artifact_bytes)
         .with_builder_id(&app.config.builder_id)
         .with_provenance_form(app.config.provenance_form);

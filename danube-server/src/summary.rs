@@ -29,7 +29,11 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
         text.push_str(&format!("  step      {name:width$}  {}{end}\n", step_verdict(step)));
     }
     let cut = if job.log_truncated { ", truncated" } else { "" };
-    let log = config.data_dir.join("logs").join(format!("{}.log", job.id));
+    let mut log = config.data_dir.join("logs").join(format!("{}.log", job.id));
+    let compressed = log.with_added_extension("zst");
+    if compressed.exists() {
+        log = compressed;
+    }
     text.push_str(&format!("  log       {} ({}{cut})\n", log.display(), size(job.log_bytes)));
     let dir = config.data_dir.join("artifacts").join(job.id.as_str());
     for artifact in artifacts {

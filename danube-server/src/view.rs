@@ -4,12 +4,22 @@ use std::io;
 use std::sync::Arc;
 
 use danube_core::{ByteRange, JobId, StepName};
+use danube_logs::views::strip_ansi;
 use danube_logs::{
-    FollowEvent, Follower, LogPhase, LogStore, MAX_READ_BYTES, parse_line, terminal_safe,
+    FollowEvent, Follower, LogPhase, LogStore, MAX_READ_BYTES, parse_any_line, terminal_safe,
 };
 
 use crate::failure::Failure;
 use crate::terminal::Sink;
+
+/// Makes of the bytes of a log, cut anywhere, what is printed.
+pub(crate) trait Shape {
+    /// Takes the next bytes of the log and appends what is shown of them.
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>);
+
+    /// The log ended.
+    fn finish(&mut self, out: &mut Vec<u8>);
+}
 
 /// What becomes of the log's lines on their way to a person.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +28,8 @@ pub(crate) struct ViewOptions {
     pub(crate) safe: bool,
     /// The brackets in front of each line are dimmed.
     pub(crate) dim: bool,
+    /// Escape sequences are left out.
+    pub(crate) strip: bool,
     /// Only this step's lines.
     pub(crate) step: Option<StepName>,
     /// So many of the lines that would be shown are left out first.
@@ -40,12 +52,42 @@ impl View {
     }
 
     fn is_exact(&self) -> bool {
-        let ViewOptions { safe, dim, step, skip_lines } = &self.options;
-        !safe && !dim && step.is_none() && *skip_lines == 0
+        let ViewOptions { safe, dim, strip, step, skip_lines } = &self.options;
+        !safe && !dim && !strip && step.is_none() && *skip_lines == 0
     }
 
-    /// Takes the next bytes of the log and appends what is shown of them.
-    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let parsed = parse_any_line(text);
+        if let Some(step) = &self.options.step
+            && parsed.as_ref().is_none_or(|line| line.step != step.as_str())
+        {
+            return;
+        }
+        self.lines += 1;
+        if self.lines <= self.options.skip_lines {
+            return;
+        }
+        let prefix = match &parsed {
+            Some(parsed) if self.options.dim => text.len() - parsed.content.len(),
+            _ => 0,
+        };
+        if prefix > 0 {
+            out.extend_from_slice(b"\x1b[2m");
+            self.text(&line[..prefix], out);
+            out.extend_from_slice(b"\x1b[0m");
+        }
+        self.text(&line[prefix..], out);
+    }
+
+    fn text(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        let ViewOptions { safe, strip, .. } = self.options;
+        put(bytes, safe, strip, out);
+    }
+}
+
+impl Shape for View {
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         if self.is_exact() {
             out.extend_from_slice(bytes);
             return;
@@ -65,44 +107,37 @@ impl View {
         self.partial.extend_from_slice(rest);
     }
 
-    /// The log ended; a line that was never closed is shown as it is.
-    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+    /// A line that was never closed is shown as it is.
+    fn finish(&mut self, out: &mut Vec<u8>) {
         let rest = std::mem::take(&mut self.partial);
         if !rest.is_empty() {
             self.line(&rest, out);
         }
     }
+}
 
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let parsed = parse_line(line.strip_suffix(b"\n").unwrap_or(line));
-        if let Some(step) = &self.options.step
-            && parsed.as_ref().is_none_or(|line| line.step != step.as_str())
-        {
-            return;
-        }
-        self.lines += 1;
-        if self.lines <= self.options.skip_lines {
-            return;
-        }
-        let prefix = match &parsed {
-            Some(parsed) if self.options.dim => line.len() - 1 - parsed.content.len(),
-            _ => 0,
-        };
-        if prefix > 0 {
-            out.extend_from_slice(b"\x1b[2m");
-            self.text(&line[..prefix], out);
-            out.extend_from_slice(b"\x1b[0m");
-        }
-        self.text(&line[prefix..], out);
+/// Appends bytes of a line as a person is to see them.
+pub(crate) fn put(bytes: &[u8], safe: bool, strip: bool, out: &mut Vec<u8>) {
+    let stripped;
+    let bytes = if strip && bytes.contains(&0x1b) {
+        stripped = strip_line(bytes);
+        &stripped
+    } else {
+        bytes
+    };
+    if safe {
+        terminal_safe(bytes, out);
+    } else {
+        out.extend_from_slice(bytes);
     }
+}
 
-    fn text(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.options.safe {
-            terminal_safe(bytes, out);
-        } else {
-            out.extend_from_slice(bytes);
-        }
-    }
+/// A line without escape sequences; a sequence that is not complete does not swallow the line feed.
+fn strip_line(line: &[u8]) -> Vec<u8> {
+    let content = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut text = strip_ansi(content).text;
+    text.extend_from_slice(&line[content.len()..]);
+    text
 }
 
 /// How a showing ended.
@@ -118,11 +153,11 @@ pub(crate) enum Shown {
 
 /// Shows a log from `follower` on until it ends. Writing happens off the runtime's threads: a
 /// stopped terminal stops nothing but the showing.
-pub(crate) async fn show(
+pub(crate) async fn show<S: Shape>(
     follower: &mut Follower,
-    mut view: View,
+    mut view: S,
     sink: Sink,
-) -> Result<(Shown, View), Failure> {
+) -> Result<(Shown, S), Failure> {
     loop {
         let mut out = Vec::new();
         let end = match follower.next().await? {
@@ -157,14 +192,14 @@ pub(crate) async fn write(sink: Sink, bytes: Vec<u8>) -> Result<bool, Failure> {
 }
 
 /// Shows what is stored of a log between two offsets.
-pub(crate) async fn show_range(
+pub(crate) async fn show_range<S: Shape>(
     store: &Arc<dyn LogStore>,
     log: &JobId,
     from: u64,
     until: u64,
-    mut view: View,
+    mut view: S,
     sink: Sink,
-) -> Result<(), Failure> {
+) -> Result<S, Failure> {
     let mut at = from;
     loop {
         let range = ByteRange::with_len(at, MAX_READ_BYTES).clamp_end(until);
@@ -176,7 +211,7 @@ pub(crate) async fn show_range(
             view.finish(&mut out);
         }
         if !write(sink, out).await? || bytes.is_empty() {
-            return Ok(());
+            return Ok(view);
         }
     }
 }

@@ -5,12 +5,17 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use danube_artifacts::{ArtifactRecord, ArtifactState};
 use danube_core::{
     ArtifactName, ByteRange, Candidate, CandidateKind, JobId, JobState, LostReason, Sha256Digest,
     StepName, SweepError, Timestamp,
 };
 use danube_engine::Outcome;
+use danube_logs::LogPhase;
+use danube_logs::search::{self, Found, Position};
+use danube_logs::views::{Entries, LogEntry};
 use danube_reaper::{Plan, Report};
 use danube_store::{JobRecord, StepRecord};
 use serde::Serialize;
@@ -186,6 +191,71 @@ impl From<ArtifactRecord> for Artifact {
             keep_forever,
             tags,
         }
+    }
+}
+
+/// Lines of a log, one by one: what CTS-Lite calls a logs response, and where the next ones begin.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogEntries {
+    pub(crate) run_id: JobId,
+    pub(crate) logs: Vec<LogEntry>,
+    pub(crate) has_more: bool,
+    pub(crate) next: u64,
+}
+
+impl LogEntries {
+    pub(crate) fn new(run_id: JobId, entries: Entries) -> Self {
+        let Entries { entries, has_more, next } = entries;
+        Self { run_id, logs: entries, has_more, next }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Search {
+    pub(crate) lines: Vec<FoundLine>,
+    pub(crate) matching_lines: u64,
+    /// Where the first match is that is not among the lines.
+    pub(crate) more: Option<Position>,
+    /// Up to where the log was searched.
+    pub(crate) end: Position,
+    /// Whether the log may still grow.
+    pub(crate) open: bool,
+}
+
+impl From<Found> for Search {
+    fn from(found: Found) -> Self {
+        let Found { lines, matching_lines, more, end, phase } = found;
+        let lines = lines.into_iter().map(FoundLine::from).collect();
+        Self { lines, matching_lines, more, end, open: phase != LogPhase::Sealed }
+    }
+}
+
+/// A line that a search returns: its text, or base64 where it is not UTF-8; offsets are those in the log.
+#[derive(Debug, Serialize)]
+pub(crate) struct FoundLine {
+    line: u64,
+    from: u64,
+    to: u64,
+    #[serde(rename = "match")]
+    is_match: bool,
+    /// Where it matches: from, to.
+    spans: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+impl From<search::FoundLine> for FoundLine {
+    fn from(found: search::FoundLine) -> Self {
+        let search::FoundLine { number, range, bytes, is_match, spans } = found;
+        let (text, base64) = match String::from_utf8(bytes.into()) {
+            Ok(text) => (Some(text), None),
+            Err(e) => (None, Some(STANDARD.encode(e.as_bytes()))),
+        };
+        let spans = spans.into_iter().map(|span| (span.start, span.end)).collect();
+        Self { line: number, from: range.start, to: range.end, is_match, spans, text, base64 }
     }
 }
 

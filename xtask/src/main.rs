@@ -19,13 +19,16 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("python3", "python3-venv"),
 ];
 
+/// What the benchmarks are held against, with `--peers`: (program, Debian package).
+const BENCH_PEERS: &[(&str, &str)] = &[("rg", "ripgrep")];
+
 /// The version that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
 
 const USAGE: &str = "\
 usage: cargo xtask test [FILTER…]   install what the tests need, then run all of them
        cargo xtask lint             fmt, clippy, rustdoc, tidy, licences and bans
-       cargo xtask bench [ARG…]     the criterion benchmarks";
+       cargo xtask bench [--peers] [ARG…]   the criterion benchmarks; --peers installs what they are held against";
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "this is the command line")]
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn test(filter: &[String]) -> Result<(), String> {
-    install_test_tools()?;
+    install(TEST_TOOLS, "the tests need")?;
     run(cargo(&["test", "--workspace"]).args(filter))?;
     // The examples assert what they show, so running them is testing them.
     for example in examples()? {
@@ -98,12 +101,17 @@ fn lint() -> Result<(), String> {
 }
 
 fn bench(args: &[String]) -> Result<(), String> {
+    let (peers, args): (Vec<&String>, Vec<&String>) =
+        args.iter().partition(|arg| *arg == "--peers");
+    if !peers.is_empty() {
+        install(BENCH_PEERS, "the benchmarks are held against")?;
+    }
     run(cargo(&["bench", "--package", "danube-benches"]).args(args))
 }
 
 /// Installs missing tools with apt-get as root; otherwise names them. Never skips.
-fn install_test_tools() -> Result<(), String> {
-    let missing: Vec<&str> = TEST_TOOLS
+fn install(tools: &[(&str, &'static str)], why: &str) -> Result<(), String> {
+    let missing: Vec<&str> = tools
         .iter()
         .filter(|(program, _)| !is_installed(program))
         .map(|(_, package)| *package)
@@ -111,7 +119,7 @@ fn install_test_tools() -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("xtask: the tests need {}", missing.join(" "));
+    eprintln!("xtask: {why} {}", missing.join(" "));
     let install = |run_update: bool| -> Result<(), String> {
         if run_update {
             run(Command::new("apt-get").args(["-qq", "update"]))?;

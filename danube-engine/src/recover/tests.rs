@@ -43,7 +43,8 @@ async fn a_job_whose_owner_died_is_lost_and_says_why() {
     let ended = recovered(&house).await;
     let log = house.log().await;
     let note = "[2024-01-06T12:00:00.000Z] [danube] [danube] the process that ran this job died\n";
-    assert_eq!(log, format!("[t] [one] [stdout] torn\n{note}"));
+    let cut = "[2024-01-06T12:00:00.000Z] [danube] [danube] [the line above was cut off: whoever wrote this log died]\n";
+    assert_eq!(log, format!("[t] [one] [stdout] torn\n{cut}{note}"));
     let [record] = &ended[..] else { panic!("one job: {ended:?}") };
     assert_eq!(*record, house.jobs.get(&job()).await.unwrap());
     assert_eq!(record.state, JobState::Lost);

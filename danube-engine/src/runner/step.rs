@@ -62,11 +62,11 @@ impl Run<'_> {
 
     async fn attend(&self, log: &LogWriter, step: &StepSpec, record: &mut StepRecord) -> Verdict {
         let filter = || Box::new(self.needles.redactor());
-        let mut writer = match log.step(step.name.clone(), filter(), filter()).await {
+        let writer = match log.step(step.name.clone(), filter(), filter()).await {
             Ok(writer) => writer,
             Err(error) => return unwritten(&error),
         };
-        let Seen { end, unwritten: mut failure } = self.observe(log, step, &mut writer).await;
+        let Seen { end, unwritten: mut failure } = self.observe(log, step, &writer).await;
         // After a failure the log has a hole: nothing is put behind it.
         if failure.is_none() {
             match writer.finish().await {
@@ -96,7 +96,7 @@ impl Run<'_> {
     }
 
     /// Starts the command and listens to it until it ends, or is given up.
-    async fn observe(&self, log: &LogWriter, step: &StepSpec, writer: &mut StepWriter) -> Seen {
+    async fn observe(&self, log: &LogWriter, step: &StepSpec, writer: &StepWriter) -> Seen {
         let unknown = |verdict| Seen { end: Err(verdict), unwritten: None };
         let started = tokio::select! {
             biased;
@@ -123,12 +123,7 @@ impl Run<'_> {
     }
 
     /// Writes what the command writes, until it ends.
-    async fn listen(
-        &self,
-        mut session: ExecSession,
-        step: &StepSpec,
-        writer: &mut StepWriter,
-    ) -> Seen {
+    async fn listen(&self, mut session: ExecSession, step: &StepSpec, writer: &StepWriter) -> Seen {
         let mut unwritten: Option<danube_logs::Error> = None;
         let mut tick = interval(IDLE_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +140,8 @@ impl Run<'_> {
                 None => writer.idle().await,
                 Some(Ok(Some(ExecEvent::Output { .. }))) if unwritten.is_some() => continue,
                 Some(Ok(Some(ExecEvent::Output { stream, bytes, .. }))) => {
-                    writer.write(stream, &bytes).await
+                    // The next chunk is read while this one is on its way to the store.
+                    writer.feed(stream, &bytes).await
                 }
                 Some(Ok(Some(ExecEvent::Exited(status)))) => break Ok(status),
                 Some(Ok(None)) => break Err("its end was not told".to_owned()),

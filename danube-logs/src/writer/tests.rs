@@ -1,12 +1,16 @@
 //! Streams in, lines out: whatever the chunks, at the limit, and when the store refuses.
 
+use std::fmt;
 use std::sync::Mutex as StdMutex;
+use std::time::Duration;
 
-use danube_core::{ManualClock, Passthrough, Timestamp};
+use bytes::Bytes;
+use danube_core::{ManualClock, OutputStream, Passthrough, Timestamp};
 use proptest::prelude::*;
 
+use super::queue::NOTES_AFTER_TRUNCATION;
 use super::*;
-use crate::{LogPhase, LogStat, MemoryLogs};
+use crate::{LogPhase, LogStat, LogTail, MemoryLogs, parse_line};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(Timestamp::from_millisecond(1_704_542_400_123).unwrap()))
@@ -55,7 +59,7 @@ fn rebuilt(log: &[u8], source: crate::LineSource) -> Vec<u8> {
 async fn captured(chunks: &[Vec<u8>]) -> Vec<u8> {
     let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
     let writer = writer(&store, LogOptions::default()).await;
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     for chunk in chunks {
         step.write(OutputStream::Stdout, chunk).await.unwrap();
     }
@@ -96,7 +100,7 @@ async fn a_long_line_is_cut_at_the_cap_and_nothing_of_it_is_lost() {
 async fn an_open_line_is_written_after_a_second_of_silence_and_then_continued() {
     let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
     let writer = writer(&store, LogOptions::default()).await;
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     step.write(OutputStream::Stderr, b"Password: ").await.unwrap();
     tokio::time::advance(Duration::from_millis(900)).await;
     step.idle().await.unwrap();
@@ -114,7 +118,7 @@ async fn an_open_line_is_written_after_a_second_of_silence_and_then_continued() 
 async fn a_line_that_dribbles_is_seen_within_about_a_second() {
     let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
     let writer = writer(&store, LogOptions::default()).await;
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     for percent in 0..6 {
         step.write(OutputStream::Stdout, format!("{percent}% ").as_bytes()).await.unwrap();
         tokio::time::advance(Duration::from_millis(200)).await;
@@ -129,7 +133,7 @@ async fn a_write_whose_caller_went_away_does_not_stop_the_next() {
     let writer = writer(&store, LogOptions::default()).await;
     // What a dropped call leaves behind: stored, and unknown to the writer.
     store.append(&id(), 0, Bytes::from_static(b"[t] [s] [stdout] dropped\n")).await.unwrap();
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     step.write(OutputStream::Stdout, b"next\n").await.unwrap();
     let log = text(&store).await;
     assert_eq!(rebuilt(&log, crate::LineSource::Stdout), b"dropped\nnext\n");
@@ -140,7 +144,7 @@ async fn steps_that_write_at_once_never_mix_within_a_line_and_know_their_ranges(
     let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
     let writer = writer(&store, LogOptions::default()).await;
     let write = async |name: &str| {
-        let mut step = step(&writer, name).await;
+        let step = step(&writer, name).await;
         for n in 0..200 {
             step.write(OutputStream::Stdout, format!("{name}{n}").as_bytes()).await.unwrap();
             tokio::task::yield_now().await;
@@ -168,7 +172,7 @@ async fn a_full_log_keeps_whole_lines_says_so_once_and_counts_the_rest() {
         let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
         let limit = 1024 * 1024 / one * one + spare;
         let writer = writer(&store, LogOptions::default().with_max_log_bytes(limit)).await;
-        let mut step = step(&writer, "s").await;
+        let step = step(&writer, "s").await;
         let fit = limit / one;
         let total = fit + 5000;
         let input = line.repeat(usize::try_from(total).unwrap());
@@ -196,7 +200,7 @@ async fn a_full_log_keeps_whole_lines_says_so_once_and_counts_the_rest() {
 async fn a_full_log_still_takes_a_bounded_number_of_our_own_notes() {
     let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
     let writer = writer(&store, LogOptions::default().with_max_log_bytes(10)).await;
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     step.write(OutputStream::Stdout, b"too long for this log\n").await.unwrap();
     for _ in 0..1000 {
         writer.note("the job was cancelled").await.unwrap();
@@ -214,7 +218,7 @@ async fn a_successor_goes_on_where_the_log_ends_and_keeps_its_state() {
     {
         let store: Arc<dyn LogStore> = Arc::new(first);
         let writer = writer(&store, LogOptions::default()).await;
-        let mut step = step(&writer, "s").await;
+        let step = step(&writer, "s").await;
         step.write(OutputStream::Stdout, b"before\n").await.unwrap();
         step.finish().await.unwrap();
     }
@@ -229,74 +233,327 @@ async fn a_successor_goes_on_where_the_log_ends_and_keeps_its_state() {
     );
 }
 
-/// A store whose appends fail while it is told so.
+/// A store that refuses changes while it is told so, or from a number of them on.
 #[derive(Debug)]
-struct Failing(MemoryLogs, StdMutex<bool>);
+struct Failing {
+    inner: MemoryLogs,
+    refuses: StdMutex<bool>,
+    changes_left: StdMutex<usize>,
+    syncs: StdMutex<usize>,
+}
+
+impl Failing {
+    fn over(inner: MemoryLogs, changes: usize) -> Arc<Self> {
+        let (refuses, changes_left) = (StdMutex::new(false), StdMutex::new(changes));
+        Arc::new(Self { inner, refuses, changes_left, syncs: StdMutex::default() })
+    }
+
+    fn refuse(&self, refuses: bool) {
+        *self.refuses.lock().unwrap() = refuses;
+    }
+
+    fn change(&self, log: &JobId) -> Result<(), Error> {
+        let mut left = self.changes_left.lock().unwrap();
+        if *self.refuses.lock().unwrap() || *left == 0 {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::Io { log: log.clone(), operation: "write", source });
+        }
+        *left -= 1;
+        Ok(())
+    }
+}
 
 impl fmt::Display for Failing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
 #[async_trait::async_trait]
 impl LogStore for Failing {
     async fn open(&self, log: &JobId) -> Result<LogStat, Error> {
-        self.0.open(log).await
+        self.inner.open(log).await
     }
     async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
-        if *self.1.lock().unwrap() {
-            let source = std::io::ErrorKind::StorageFull.into();
-            return Err(Error::Io { log: log.clone(), operation: "write", source });
-        }
-        self.0.append(log, at, bytes).await
+        self.change(log)?;
+        self.inner.append(log, at, bytes).await
+    }
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.change(log)?;
+        self.inner.append_tail(log, lines, output, keep).await
+    }
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        self.inner.tail(log).await
     }
     async fn read(&self, log: &JobId, range: ByteRange) -> Result<Bytes, Error> {
-        self.0.read(log, range).await
+        self.inner.read(log, range).await
     }
     async fn stat(&self, log: &JobId) -> Result<LogStat, Error> {
-        self.0.stat(log).await
+        self.inner.stat(log).await
     }
     async fn changed(&self, log: &JobId, beyond: u64) -> Result<LogStat, Error> {
-        self.0.changed(log, beyond).await
+        self.inner.changed(log, beyond).await
     }
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
-        self.0.sync(log, state).await
+        self.change(log)?;
+        *self.syncs.lock().unwrap() += 1;
+        self.inner.sync(log, state).await
     }
     async fn seal(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
-        self.0.seal(log, state).await
+        self.change(log)?;
+        self.inner.seal(log, state).await
     }
     fn release(&self, log: &JobId) {
-        self.0.release(log);
+        self.inner.release(log);
     }
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
-        self.0.delete(log).await
+        self.inner.delete(log).await
+    }
+    async fn landmark(&self, log: &JobId, sought: crate::Sought) -> Result<crate::Landmark, Error> {
+        self.inner.landmark(log, sought).await
     }
     async fn list(
         &self,
         after: Option<&JobId>,
         limit: usize,
     ) -> Result<Vec<(JobId, LogStat)>, Error> {
-        self.0.list(after, limit).await
+        self.inner.list(after, limit).await
     }
 }
 
 #[tokio::test]
-async fn a_refused_write_is_told_at_once_counted_and_does_not_end_the_log() {
-    let failing = Arc::new(Failing(MemoryLogs::new(), StdMutex::new(false)));
+async fn a_refused_write_is_told_at_once_counted_and_the_log_says_what_is_missing() {
+    let failing = Failing::over(MemoryLogs::new(), usize::MAX);
     let store: Arc<dyn LogStore> = failing.clone();
     let writer = writer(&store, LogOptions::default()).await;
-    let mut step = step(&writer, "s").await;
+    let step = step(&writer, "s").await;
     step.write(OutputStream::Stdout, b"one\n").await.unwrap();
-    *failing.1.lock().unwrap() = true;
-    let refused = step.write(OutputStream::Stdout, b"two\nthree\n").await.unwrap_err();
-    assert_eq!(refused.class(), danube_core::ErrorClass::Exhausted);
-    *failing.1.lock().unwrap() = false;
+    failing.refuse(true);
+    for lines in [&b"two\nthree\n"[..], b"three and a half\n"] {
+        let refused = step.write(OutputStream::Stdout, lines).await.unwrap_err();
+        assert_eq!(refused.class(), danube_core::ErrorClass::Exhausted);
+    }
+    failing.refuse(false);
     step.write(OutputStream::Stdout, b"four\n").await.unwrap();
+    failing.refuse(true);
+    step.write(OutputStream::Stdout, b"five\n").await.unwrap_err();
+    failing.refuse(false);
     step.finish().await.unwrap();
     let sealed = writer.seal().await.unwrap();
-    assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (2, 10));
-    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"one\nfour\n");
+    assert_eq!((sealed.truncated, sealed.omitted_lines, sealed.omitted_bytes), (true, 4, 32));
+    let log = String::from_utf8(text(&store).await).unwrap();
+    let lines: Vec<&str> = log.lines().map(|line| line.split_once("Z] ").unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [
+            "[s] [stdout] one",
+            "[danube] [danube] [… 3 lines, 27 bytes are missing here: no storage space …]",
+            "[s] [stdout] four",
+            "[danube] [danube] [… 1 lines, 5 bytes are missing here: no storage space …]",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_wait_hears_of_a_refused_write_at_the_next_call_and_nobody_else_does() {
+    let failing = Failing::over(MemoryLogs::new(), usize::MAX);
+    let store: Arc<dyn LogStore> = failing.clone();
+    let writer = writer(&store, LogOptions::default()).await;
+    let (a, b) = (step(&writer, "a").await, step(&writer, "b").await);
+    failing.refuse(true);
+    a.feed(OutputStream::Stdout, b"lost\n").await.unwrap();
+    // The batch is refused before anybody asks.
+    writer.note("lost too").await.unwrap_err();
+    failing.refuse(false);
+    b.write(OutputStream::Stdout, b"kept\n").await.unwrap();
+    a.feed(OutputStream::Stdout, b"kept too\n").await.unwrap_err();
+    a.flush().await.unwrap();
+    a.finish().await.unwrap();
+    b.finish().await.unwrap();
+    let sealed = writer.seal().await.unwrap();
+    assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (1, 5));
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"kept\nkept too\n");
+}
+
+#[tokio::test]
+async fn what_a_dropped_call_took_is_written() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let step = step(&writer, "s").await;
+    {
+        let write = std::pin::pin!(step.write(OutputStream::Stdout, b"one\n"));
+        let polled = futures_util::future::select(write, std::future::ready(())).await;
+        assert!(matches!(polled, futures_util::future::Either::Right(_)), "it waits for the store");
+    }
+    step.write(OutputStream::Stdout, b"two\n").await.unwrap();
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"one\ntwo\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_waits_at_the_moment_the_queue_runs_dry_all_end() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let step = step(&writer, "s").await;
+    let wait = |stream| {
+        let step = step.clone();
+        tokio::spawn(async move {
+            for _ in 0..2000 {
+                step.feed(stream, b"line\n").await.unwrap();
+                tokio::task::yield_now().await;
+                step.flush().await.unwrap();
+            }
+        })
+    };
+    let waits = [wait(OutputStream::Stdout), wait(OutputStream::Stderr)];
+    for waited in waits {
+        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("answered").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clones_of_a_step_write_their_streams_at_once_and_end_together() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let step = step(&writer, "s").await;
+    let input: Vec<u8> = (0..50_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    let copy = |stream| {
+        let (step, input) = (step.clone(), input.clone());
+        tokio::spawn(async move {
+            for chunk in input.chunks(1000) {
+                step.feed(stream, chunk).await.unwrap();
+            }
+        })
+    };
+    let (out, err) = (copy(OutputStream::Stdout), copy(OutputStream::Stderr));
+    out.await.unwrap();
+    err.await.unwrap();
+    let other = step.clone();
+    let range = step.finish().await.unwrap();
+    let late = other.write(OutputStream::Stdout, b"late\n").await.unwrap_err();
+    assert_eq!(late.to_string(), "step s has finished: nothing can be written to it");
+    let log = text(&store).await;
+    assert_eq!(range, ByteRange::new(0, log.len() as u64));
+    assert_eq!(rebuilt(&log, crate::LineSource::Stdout), input);
+    assert_eq!(rebuilt(&log, crate::LineSource::Stderr), input);
+    writer.seal().await.unwrap();
+    let late = other.flush().await;
+    assert!(late.is_ok(), "nothing of it is missing: {late:?}");
+}
+
+#[tokio::test]
+async fn a_sealed_log_takes_nothing_from_steps_that_are_still_open() {
+    let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+    let writer = writer(&store, LogOptions::default()).await;
+    let step = step(&writer, "s").await;
+    step.feed(OutputStream::Stdout, b"in time\n").await.unwrap();
+    writer.seal().await.unwrap();
+    let late = step.write(OutputStream::Stdout, b"late\n").await;
+    assert!(matches!(late, Err(Error::Sealed { .. })), "{late:?}");
+    assert!(matches!(step.note("late").await, Err(Error::Sealed { .. })));
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"in time\n");
+}
+
+#[tokio::test]
+async fn with_durability_write_each_acknowledgement_follows_a_sync() {
+    for (durability, syncs) in
+        [(Durability::Write, 11), (Durability::StepEnd, 1), (Durability::Seal, 0)]
+    {
+        let failing = Failing::over(MemoryLogs::new(), usize::MAX);
+        let store: Arc<dyn LogStore> = failing.clone();
+        let writer = writer(&store, LogOptions::default().with_durability(durability)).await;
+        let step = step(&writer, "s").await;
+        for _ in 0..10 {
+            step.write(OutputStream::Stdout, b"line\n").await.unwrap();
+        }
+        step.finish().await.unwrap();
+        assert_eq!(*failing.syncs.lock().unwrap(), syncs, "{durability:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_format_is_written_as_documented_also_at_the_limit() {
+    let table = [
+        (
+            LineFormat::Seconds,
+            "[2024-01-06T12:00:00Z] [s] [stdout] one\n\
+             [2024-01-06T12:00:00Z] [s] [danube] [TRUNCATED - log exceeded 0 MB limit]\n",
+        ),
+        (
+            LineFormat::TimeOfDay,
+            "[12:00:00.123] one\n[12:00:00.123] [TRUNCATED - log exceeded 0 MB limit]\n",
+        ),
+        (LineFormat::Raw, "one\n[TRUNCATED - log exceeded 0 MB limit]\n"),
+    ];
+    for (format, expected) in table {
+        let store: Arc<dyn LogStore> = Arc::new(MemoryLogs::new());
+        let first = expected.find('\n').unwrap() as u64 + 1;
+        let options = LogOptions::default().with_format(format).with_max_log_bytes(first + 3);
+        let writer = writer(&store, options).await;
+        let step = step(&writer, "s").await;
+        step.write(OutputStream::Stdout, b"one\ntwo\n").await.unwrap();
+        step.finish().await.unwrap();
+        let sealed = writer.seal().await.unwrap();
+        assert_eq!(String::from_utf8(text(&store).await).unwrap(), expected);
+        assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (1, 4));
+        assert_eq!(store.stat(&id()).await.unwrap().state.format, format);
+    }
+}
+
+#[tokio::test]
+async fn options_that_make_no_sense_are_refused() {
+    let tail = |tail_bytes| Keep::HeadAndTail { tail_bytes };
+    for (options, reason) in [
+        (LogOptions::default().with_max_log_bytes(0), "at least one byte"),
+        (LogOptions::default().with_keep(tail(0)), "it is 0"),
+        (LogOptions::default().with_keep(tail(MAX_TAIL_BYTES + 1)), "at most 16777216"),
+        (LogOptions::default().with_max_log_bytes(9).with_keep(tail(9)), "less than the whole (9)"),
+    ] {
+        let store = Arc::new(MemoryLogs::new());
+        let refused = LogWriter::create(store.clone(), id(), clock(), options).await.unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+        assert!(store.stat(&id()).await.is_err(), "no log was begun");
+    }
+}
+
+#[tokio::test]
+async fn a_torn_line_is_closed_and_marked_and_the_steps_are_found_again() {
+    let first = MemoryLogs::new();
+    let again: Arc<dyn LogStore> = Arc::new(first.other_owner());
+    {
+        let store: Arc<dyn LogStore> = Arc::new(first);
+        let writer = writer(&store, LogOptions::default()).await;
+        let (a, b) = (step(&writer, "a").await, step(&writer, "b").await);
+        a.write(OutputStream::Stdout, b"one\n").await.unwrap();
+        b.write(OutputStream::Stdout, b"two\n").await.unwrap();
+        let len = a.write(OutputStream::Stdout, b"three\n").await.unwrap();
+        // What a killed process leaves of its last write.
+        store
+            .append(&id(), len, Bytes::from_static(b"[2024-01-06T12:00:00.123Z] [b] [std"))
+            .await
+            .unwrap();
+    }
+    let writer = writer(&again, LogOptions::default()).await;
+    let sealed = writer.seal().await.unwrap();
+    let log = String::from_utf8(text(&again).await).unwrap();
+    assert!(
+        log.ends_with(
+            "[b] [std\n[2024-01-06T12:00:00.123Z] [danube] [danube] [the line above was cut off: whoever wrote this \
+             log died]\n"
+        ),
+        "{log}"
+    );
+    let steps: Vec<_> = sealed.steps.iter().map(|s| (s.name.as_str(), s.range)).collect();
+    let line = "[2024-01-06T12:00:00.123Z] [a] [stdout] one\n".len() as u64;
+    assert_eq!(
+        steps,
+        [("a", ByteRange::new(0, 3 * line + 2)), ("b", ByteRange::new(line, 2 * line))]
+    );
 }
 
 proptest! {
@@ -317,3 +574,5 @@ proptest! {
         prop_assert_eq!(rebuilt(&cut, crate::LineSource::Stdout), input);
     }
 }
+
+mod tail;

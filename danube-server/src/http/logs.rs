@@ -14,8 +14,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use danube_core::{ByteRange, ErrorClass, JobId};
-use danube_logs::sse::{self, SseFormat};
-use danube_logs::{Error, Follower, LogPhase, LogStat, LogStore, LogStoreExt};
+use danube_logs::sse::{self, SseFormat, SseOptions};
+use danube_logs::{Error, LogPhase, LogStat, LogStore, LogStoreExt};
 use danube_store::{JobRecord, JobStore};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
@@ -99,7 +99,7 @@ fn pieces(
 }
 
 /// Where the job's log stands, or why there is none.
-async fn stat(api: &Api, job: &JobRecord) -> Result<LogStat, Problem> {
+pub(super) async fn stat(api: &Api, job: &JobRecord) -> Result<LogStat, Problem> {
     let (id, retry) = (&job.id, HeaderValue::from_static("1"));
     match api.state.logs.stat(id).await {
         Ok(stat) => Ok(stat),
@@ -122,7 +122,7 @@ async fn stat(api: &Api, job: &JobRecord) -> Result<LogStat, Problem> {
     }
 }
 
-fn of_log(error: &Error) -> Problem {
+pub(super) fn of_log(error: &Error) -> Problem {
     Problem::of(Subject::Logs, error.class(), error)
 }
 
@@ -131,6 +131,7 @@ fn of_log(error: &Error) -> Problem {
 pub(super) struct StreamParams {
     offset: Option<u64>,
     tail: Option<usize>,
+    max_lag: Option<u64>,
     #[serde(default)]
     format: Format,
 }
@@ -161,8 +162,9 @@ pub(super) async fn stream(
     };
     let over = shutdown.map(|Extension(Shutdown(token))| token).unwrap_or_default().child_token();
     let logs: Arc<dyn LogStore> = Arc::new(AwaitTakeover::new(api.state.logs.clone(), PATIENCE));
-    let follower = Follower::new(logs, job.id.clone(), from);
-    let events = sse::stream(follower, format, verdict(&api, job.id, over.clone()));
+    let options = SseOptions::default().with_format(format).with_max_lag(params.max_lag);
+    let verdict = verdict(&api, job.id.clone(), over.clone());
+    let events = sse::stream(logs, job.id, from, options, verdict);
     let open = (slot, OpenStream::new());
     let events = events.take_until(over.cancelled_owned()).inspect(move |_| {
         let _ = &open;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::{ByteRange, JobId};
-use danube_logs::{Error, LogPhase, LogStat, LogState, LogStore};
+use danube_logs::{Error, Landmark, LogPhase, LogStat, LogState, LogStore, LogTail, Sought};
 use tokio::time::{Instant, sleep};
 
 /// Bytes that a stream reads at once. A follower alone would read more, which is quicker; here
@@ -93,6 +93,20 @@ impl LogStore for AwaitTakeover {
         self.inner.read(log, range).await
     }
 
+    async fn append_tail(
+        &self,
+        log: &JobId,
+        lines: Bytes,
+        output: u64,
+        keep: u64,
+    ) -> Result<(), Error> {
+        self.inner.append_tail(log, lines, output, keep).await
+    }
+
+    async fn tail(&self, log: &JobId) -> Result<Option<LogTail>, Error> {
+        self.inner.tail(log).await
+    }
+
     async fn sync(&self, log: &JobId, state: &LogState) -> Result<(), Error> {
         self.inner.sync(log, state).await
     }
@@ -107,6 +121,10 @@ impl LogStore for AwaitTakeover {
 
     async fn delete(&self, log: &JobId) -> Result<u64, Error> {
         self.inner.delete(log).await
+    }
+
+    async fn landmark(&self, log: &JobId, sought: Sought) -> Result<Landmark, Error> {
+        self.inner.landmark(log, sought).await
     }
 
     async fn list(

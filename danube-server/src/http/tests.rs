@@ -5,6 +5,7 @@ mod files;
 mod routes;
 mod server;
 mod streams;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;

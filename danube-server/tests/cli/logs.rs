@@ -47,8 +47,51 @@ steps:
     );
     let last = danube.expect(0, &["logs", "latest", "--step", "a", "--tail", "2"]);
     assert_eq!(last.lines().collect::<Vec<_>>(), of_a[of_a.len() - 2..]);
+    for n in [1, 2, 31, all.len(), all.len() + 1] {
+        let from = danube.expect(0, &["logs", "latest", "--line", &n.to_string()]);
+        assert_eq!(from.lines().collect::<Vec<_>>(), all[n - 1..], "--line {n}");
+    }
+    for n in [0, 30, all.len() - 1] {
+        let time = all[n].strip_prefix('[').unwrap().split(']').next().unwrap();
+        let first = all.iter().position(|line| line.contains(time)).unwrap();
+        let since = danube.expect(0, &["logs", "latest", "--since", time]);
+        assert_eq!(since.lines().collect::<Vec<_>>(), all[first..], "--since {time}");
+    }
+    assert_eq!(danube.expect(0, &["logs", "latest", "--since", "1h"]).lines().count(), all.len());
+    assert_eq!(danube.expect(0, &["logs", "latest", "--since", "2999-01-01T00:00:00Z"]), "");
+    for wrong in [&["--line", "0"][..], &["--since", "noon"], &["--line", "1", "--tail", "1"]] {
+        let wrong = danube.run(&[&["logs", "latest"], wrong].concat());
+        assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    }
     let missing = danube.run(&["logs", "latest", "--step", "nope"]);
     assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+}
+
+#[test]
+fn a_compressed_log_reads_as_before_and_the_reaper_compresses_the_others() {
+    let danube = Danube::new();
+    let config = danube.work().join("danube.toml");
+    fs::write(&config, "[logs]\ncompress = true\n").unwrap();
+    let compressing = ["--config", config.to_str().unwrap()];
+    let job = ["run", "--", "seq", "1", "1000"];
+    danube.expect(0, &job);
+    let text = danube.log();
+    danube.expect(0, &[&compressing[..], &["reaper", "--dry-run"]].concat());
+    assert!(danube.log_path().exists());
+    danube.expect(0, &[&compressing[..], &["reaper"]].concat());
+    let frames = danube.log_path().with_added_extension("zst");
+    assert!(!danube.log_path().exists() && frames.metadata().unwrap().len() < 20_000);
+    assert_eq!(danube.expect(0, &["logs", "latest"]).as_bytes(), text);
+    assert_eq!(danube.expect(0, &["logs", "latest", "-f"]).as_bytes(), text);
+    let tail = danube.expect(0, &["logs", "latest", "--tail", "2"]);
+    assert!(tail.contains("] 999\n") && tail.ends_with("] 1000\n") && tail.lines().count() == 2);
+
+    let run = danube.run(&[&compressing[..], &job].concat());
+    assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+    assert!(said(&run).contains(".log.zst ("), "{}", said(&run));
+    let frames = danube.log_path().with_added_extension("zst");
+    assert!(!danube.log_path().exists() && frames.exists());
+    assert!(danube.expect(0, &["logs", "latest", "--line", "1000"]).ends_with("] 1000\n"));
 }
 
 #[test]
@@ -128,4 +171,70 @@ fn names_are_found_by_beginning_and_end_and_ambiguity_is_said() {
     let unknown = danube.run(&["logs", "no-such-job"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("no-such-job"), "{}", said(&unknown));
+}
+
+#[test]
+fn what_matches_is_found_and_nothing_is_an_honest_no() {
+    let danube = Danube::new();
+    let script = r"seq 1 5; printf 'an \033[31merr\033[1mor\033[0m here\n' >&2; seq 6 9";
+    assert_eq!(danube.run(&["run", "--", "sh", "-c", script]).status.code(), Some(0));
+    let log = String::from_utf8(danube.log()).unwrap();
+    let all: Vec<&str> = log.split_inclusive('\n').collect();
+    let error = all.iter().position(|line| line.contains("err")).unwrap();
+    let found = danube.expect(0, &["logs", "latest", "--grep", "ERROR", "-i"]);
+    assert_eq!(found, all[error]);
+    let text = danube.expect(0, &["logs", "latest", "--grep", "error", "--strip", "-n"]);
+    let stripped = all[error].replace("\x1b[31m", "").replace("\x1b[1m", "").replace("\x1b[0m", "");
+    assert_eq!(text, format!("{}:{stripped}", error + 1));
+    assert_eq!(danube.expect(0, &["logs", "latest", "--grep", "^[0-9]$", "--count"]), "9\n");
+    assert_eq!(danube.expect(0, &["logs", "latest", "-f", "--grep", "^5$"]), all[index(&all, "5")]);
+    for none in
+        [&["--grep", "stdout"][..], &["--grep", "^.$", "-F"], &["--grep", "x", "--step", "run"]]
+    {
+        let out = danube.run(&[&["logs", "latest"], none].concat());
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0), "{none:?}: {}", said(&out));
+    }
+    for wrong in [&["--grep", "("][..], &["--grep", ""], &["-F"], &["--grep", "x", "--tail", "1"]] {
+        let out = danube.run(&[&["logs", "latest"], wrong].concat());
+        assert_eq!(out.status.code(), Some(2), "{wrong:?}: {}", said(&out));
+    }
+}
+
+fn index(lines: &[&str], content: &str) -> usize {
+    lines.iter().position(|line| line.trim_end().ends_with(&format!("] {content}"))).unwrap()
+}
+
+#[test]
+fn entries_are_json_lines_also_of_a_log_that_grows() {
+    let danube = Danube::new();
+    let running = danube.start(&[
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "for i in $(seq 1 100); do echo line $i; sleep 0.005; done; echo end >&2",
+    ]);
+    danube.wait_for_log("line 10");
+    let follower = danube.start(&["logs", "-f", "latest", "--json"]);
+    assert_eq!(running.wait().status.code(), Some(0));
+    let followed = follower.wait();
+    let told = danube.expect(0, &["logs", "latest", "--json"]);
+    assert_eq!(String::from_utf8(followed.stdout).unwrap(), told);
+    let messages: Vec<(String, String)> = told
+        .lines()
+        .map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+            (text("level"), text("message"))
+        })
+        .collect();
+    let mut expected: Vec<_> =
+        (1..=100).map(|n| ("INFO".to_owned(), format!("line {n}"))).collect();
+    expected.push(("ERROR".into(), "end".into()));
+    assert_eq!(messages, expected);
+    for tail in [&["--tail", "2"][..], &["--tail", "2", "--step", "run"]] {
+        let last = danube.expect(0, &[&["logs", "latest", "--json"], tail].concat());
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(last.lines().collect::<Vec<_>>(), lines[lines.len() - 2..], "{tail:?}");
+    }
 }

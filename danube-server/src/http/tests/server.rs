@@ -227,7 +227,7 @@ async fn a_live_stream_cut_and_resumed_rebuilds_the_log_byte_for_byte() {
     let id = fixture.job("job-0001").await;
     let (store, clock) = (Arc::new(fixture.logs.clone()), Arc::new(fixture.clock.clone()));
     let writer = LogWriter::create(store, id.clone(), clock, Default::default()).await.unwrap();
-    let mut step = writer
+    let step = writer
         .step("run".parse().unwrap(), Box::new(Passthrough), Box::new(Passthrough))
         .await
         .unwrap();

@@ -1,0 +1,567 @@
+//! What was written and is not stored yet: taken at once, carried to the store by one task, in order.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use danube_core::{ByteRange, StepName};
+use tokio::sync::{Notify, oneshot};
+
+use super::{Durability, Keep, Shared, extend};
+use crate::line::Omitted;
+use crate::{Error, LogState, StepRange};
+
+/// How much may wait while the store is busy; whoever writes more waits, too. With what is on its way and what
+/// is being put into lines this bounds the memory of one log to about a megabyte.
+const MAX_QUEUED_BYTES: usize = 256 * 1024;
+
+/// A buffer that a flood of short lines made larger than this is not used again.
+const MAX_SPARE_BYTES: usize = 1024 * 1024;
+
+/// Notes that may follow a truncation: enough to say how the job ended, too few to matter.
+pub(super) const NOTES_AFTER_TRUNCATION: u32 = 100;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    /// Told whenever the store has taken a batch, or refused it.
+    carried: Notify,
+    /// The same as in `inner`, readable without waiting: what is dropped is not formatted either.
+    full: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Where the stored log ends.
+    len: u64,
+    state: LogState,
+    /// Whether the head has reached its limit.
+    full: bool,
+    /// Whether lines go into the ring behind it.
+    in_tail: bool,
+    notes_left: u32,
+    ended: bool,
+    next: Batch,
+    /// Whether a task carries batches, and how many bytes of head it has.
+    carrying: Option<usize>,
+    /// Who waits for the batch on its way.
+    waiting: Vec<Waiter>,
+    /// Lines that the store refused and that no line in the log tells of yet.
+    gap: Option<Gap>,
+    /// What each step's next caller is to be told, where nobody waited when it happened.
+    untold: Vec<Option<Error>>,
+    spare: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Gap {
+    omitted: Omitted,
+    why: String,
+}
+
+/// Who waits for a batch; a step's own caller, or whoever wrote about the job.
+#[derive(Debug)]
+struct Waiter {
+    step: Option<usize>,
+    tell: oneshot::Sender<Result<u64, Error>>,
+}
+
+type Answer = oneshot::Receiver<Result<u64, Error>>;
+
+/// What goes to the store at once.
+#[derive(Debug, Default)]
+struct Batch {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// Whose bytes these are, in order.
+    parts: Vec<Part>,
+    /// Whether the head ends with it, and followers are to be told.
+    closes_head: bool,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct Part {
+    step: Option<usize>,
+    bytes: u64,
+    in_tail: bool,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.tail.is_empty() && !self.closes_head && self.waiters.is_empty()
+    }
+
+    fn add(&mut self, step: Option<usize>, lines: &[u8], in_tail: bool) {
+        if lines.is_empty() {
+            return;
+        }
+        if in_tail { &mut self.tail } else { &mut self.head }.extend_from_slice(lines);
+        self.account(step, lines.len(), in_tail);
+    }
+
+    fn account(&mut self, step: Option<usize>, bytes: usize, in_tail: bool) {
+        let bytes = bytes as u64;
+        match self.parts.last_mut() {
+            Some(last) if (last.step, last.in_tail) == (step, in_tail) => last.bytes += bytes,
+            _ => self.parts.push(Part { step, bytes, in_tail }),
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(len: u64, state: LogState, in_tail: bool) -> Self {
+        let full = state.truncated;
+        let untold = state.steps.iter().map(|_| None).collect();
+        Self {
+            inner: Mutex::new(Inner {
+                len,
+                full,
+                in_tail: in_tail || (full && state.keep != Keep::Head && state.fold.is_none()),
+                state,
+                notes_left: NOTES_AFTER_TRUNCATION,
+                ended: false,
+                next: Batch::default(),
+                carrying: None,
+                waiting: Vec::new(),
+                gap: None,
+                untold,
+                spare: Vec::new(),
+            }),
+            carried: Notify::new(),
+            full: AtomicBool::new(full),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin_step(&self, name: &StepName) -> usize {
+        let mut inner = self.lock();
+        let at = inner.len;
+        inner.state.steps.push(StepRange { name: name.clone(), range: ByteRange::new(at, at) });
+        inner.untold.push(None);
+        inner.untold.len() - 1
+    }
+
+    pub(super) fn is_truncated(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether lines need not be made any more: they are counted and dropped.
+    pub(super) fn drops(&self) -> bool {
+        self.is_truncated() && !self.lock().in_tail
+    }
+
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.lock().len
+    }
+
+    /// Counts output that was never put into lines.
+    pub(super) fn leave_out(&self, output: &[u8]) -> u64 {
+        let mut inner = self.lock();
+        inner.state.omitted_lines += memchr::memchr_iter(b'\n', output).count() as u64;
+        inner.state.omitted_bytes += output.len() as u64;
+        inner.len
+    }
+
+    /// Waits until there is room.
+    pub(super) async fn room(&self) {
+        loop {
+            let carried = self.carried.notified();
+            {
+                let inner = self.lock();
+                if inner.next.head.len() + inner.next.tail.len() < MAX_QUEUED_BYTES {
+                    return;
+                }
+            }
+            carried.await;
+        }
+    }
+
+    /// Nothing is taken any more.
+    pub(super) fn close(&self) {
+        self.lock().ended = true;
+    }
+
+    /// Where the log ends, and its state.
+    pub(super) fn end(&self) -> (u64, LogState) {
+        let inner = self.lock();
+        let mut state = inner.state.clone();
+        state.truncated |= state.omitted_lines > 0;
+        (inner.len, state)
+    }
+
+    /// The state and a step's range, whose lines are all stored.
+    pub(super) fn end_step(&self, number: usize) -> (LogState, ByteRange) {
+        let mut inner = self.lock();
+        let len = inner.len;
+        let range = &mut inner.state.steps[number].range;
+        if range.is_empty() {
+            *range = ByteRange::new(len, len);
+        }
+        let range = *range;
+        (inner.state.clone(), range)
+    }
+}
+
+impl Shared {
+    /// Takes whole lines of a step, as far as the limit allows; `lines` is empty afterwards. Returns what is
+    /// acknowledged so far. An error is that of an earlier call that did not wait.
+    pub(super) fn feed(self: &Arc<Self>, number: usize, lines: &mut Vec<u8>) -> Result<u64, Error> {
+        let mut inner = self.queue.lock();
+        self.take(&mut inner, number, lines);
+        lines.clear();
+        let untold = match inner.ended {
+            true => Some(Error::Sealed { log: self.owned.log.clone() }),
+            false => inner.untold[number].take(),
+        };
+        let len = inner.len;
+        self.carry(inner);
+        untold.map_or(Ok(len), Err)
+    }
+
+    fn take(&self, inner: &mut Inner, number: usize, lines: &mut Vec<u8>) {
+        if lines.is_empty() || inner.ended {
+            return;
+        }
+        let format = self.options.format;
+        if !inner.full {
+            let predicted =
+                inner.len + (inner.carrying.unwrap_or(0) + inner.next.head.len()) as u64;
+            let room = usize::try_from(self.options.head_bytes().saturating_sub(predicted))
+                .unwrap_or(usize::MAX);
+            if lines.len() <= room {
+                if inner.next.head.is_empty() {
+                    std::mem::swap(&mut inner.next.head, lines);
+                    let bytes = inner.next.head.len();
+                    inner.next.account(Some(number), bytes, false);
+                } else {
+                    inner.next.add(Some(number), lines, false);
+                }
+                return;
+            }
+            let end = memchr::memrchr(b'\n', &lines[..room]).map_or(0, |at| at + 1);
+            inner.next.add(Some(number), &lines[..end], false);
+            lines.drain(..end);
+            inner.full = true;
+            inner.state.truncated = true;
+            self.queue.full.store(true, Ordering::Relaxed);
+            inner.next.closes_head = true;
+            inner.in_tail = self.options.keep != Keep::Head;
+            if !inner.in_tail {
+                let mebibytes = self.options.max_log_bytes / (1024 * 1024);
+                let text = format!("[TRUNCATED - log exceeded {mebibytes} MB limit]");
+                let step = inner.state.steps[number].name.clone();
+                let marker = format.note(self.clock.now(), step.as_str(), &text);
+                inner.next.add(Some(number), &marker, false);
+            }
+        }
+        if inner.in_tail {
+            inner.next.add(Some(number), lines, true);
+        } else {
+            inner.leave_out(format.count(lines));
+        }
+    }
+
+    /// Writes a line of ours, whatever the limit says.
+    pub(super) async fn note(
+        self: &Arc<Self>,
+        step: Option<usize>,
+        name: &str,
+        text: &str,
+    ) -> Result<u64, Error> {
+        let line = self.options.format.note(self.clock.now(), name, text);
+        let answer = {
+            let mut inner = self.queue.lock();
+            if inner.ended {
+                return Err(Error::Sealed { log: self.owned.log.clone() });
+            }
+            let in_tail = inner.in_tail;
+            if inner.full && !in_tail {
+                if inner.notes_left == 0 {
+                    return Ok(inner.len);
+                }
+                inner.notes_left -= 1;
+            }
+            inner.next.add(step, &line, in_tail);
+            let answer = inner.wait_for_next(step);
+            self.carry(inner);
+            answer
+        };
+        self.told(answer).await
+    }
+
+    /// Waits until what a step wrote is stored.
+    pub(super) async fn flush(self: &Arc<Self>, number: usize) -> Result<u64, Error> {
+        let answer = {
+            let mut inner = self.queue.lock();
+            if let Some(error) = inner.untold[number].take() {
+                return Err(error);
+            }
+            match inner.wait(Some(number)) {
+                Some(answer) => answer,
+                None => return Ok(inner.len),
+            }
+        };
+        let len = self.told(answer).await?;
+        // What was on its way before it may have failed.
+        self.queue.lock().untold[number].take().map_or(Ok(len), Err)
+    }
+
+    /// Waits until everything was carried, and tries once more to say what could not be.
+    pub(super) async fn end_queue(self: &Arc<Self>) {
+        let mut tried = false;
+        loop {
+            let answer = {
+                let mut inner = self.queue.lock();
+                match inner.wait(None) {
+                    Some(answer) => answer,
+                    None if inner.gap.is_some() && !tried => {
+                        tried = true;
+                        let answer = inner.wait_for_next(None);
+                        self.carry(inner);
+                        answer
+                    }
+                    None => return,
+                }
+            };
+            let _ = self.told(answer).await;
+        }
+    }
+
+    async fn told(&self, answer: Answer) -> Result<u64, Error> {
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(self.refused(io::Error::other("the runtime that wrote it was shut down")))
+            }
+        }
+    }
+
+    fn refused(&self, source: io::Error) -> Error {
+        Error::Io { log: self.owned.log.clone(), operation: "write", source }
+    }
+
+    /// Starts the task that carries batches, where none runs.
+    fn carry(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
+        if inner.carrying.is_none() && !inner.next.is_empty() {
+            inner.carrying = Some(0);
+            tokio::spawn(Carrier(self.clone()).run());
+        }
+    }
+}
+
+/// The task that carries batches to the store, one after the other, until there is none.
+struct Carrier(Arc<Shared>);
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // Only a runtime that shuts down drops it on its way: whoever waits is told.
+        let mut inner = self.0.queue.lock();
+        if inner.carrying.take().is_some() {
+            inner.waiting.clear();
+            inner.next.waiters.clear();
+        }
+    }
+}
+
+impl Carrier {
+    async fn run(self) {
+        let shared = &self.0;
+        loop {
+            let (batch, at) = {
+                let mut inner = shared.queue.lock();
+                let spare = std::mem::take(&mut inner.spare);
+                let next = Batch { head: spare, ..Batch::default() };
+                let mut batch = std::mem::replace(&mut inner.next, next);
+                inner.waiting = std::mem::take(&mut batch.waiters);
+                if let Some(gap) = &inner.gap {
+                    let line = shared.options.format.note(shared.clock.now(), "danube", &gap.say());
+                    batch.say_first(&line, inner.in_tail && batch.head.is_empty());
+                }
+                inner.carrying = Some(batch.head.len());
+                (batch, inner.len)
+            };
+            let Batch { head, tail, parts, closes_head, .. } = batch;
+            let (head, tail) = (Bytes::from(head), Bytes::from(tail));
+            let stored = self.store(at, &head, &tail, closes_head).await;
+            let mut inner = shared.queue.lock();
+            inner.settle(stored, &parts, &head, &tail, shared);
+            // Decided in the same moment as the answers are given: who asks later finds a task that
+            // will answer, or none.
+            let is_done = inner.next.is_empty();
+            inner.carrying = (!is_done).then_some(0);
+            if inner.spare.capacity() == 0
+                && let Ok(used) = head.try_into_mut()
+                && used.capacity() <= MAX_SPARE_BYTES
+            {
+                inner.spare = used.into();
+                inner.spare.clear();
+            }
+            drop(inner);
+            shared.queue.carried.notify_waiters();
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    /// Stores a batch. The head's range, as far as it came, and what went wrong.
+    async fn store(
+        &self,
+        at: u64,
+        head: &Bytes,
+        tail: &Bytes,
+        closes_head: bool,
+    ) -> (Option<ByteRange>, Result<(), Error>) {
+        let shared = &self.0;
+        let (store, log) = (&shared.owned.store, &shared.owned.log);
+        let mut range = ByteRange::new(at, at);
+        if !head.is_empty() {
+            range = match self.append(at, head).await {
+                Ok(range) => range,
+                Err(error) => return (None, Err(error)),
+            };
+        }
+        let rest = async {
+            if closes_head {
+                // Followers are told, and a successor knows.
+                let state = shared.queue.lock().state.clone();
+                store.sync(log, &state).await?;
+            }
+            if !tail.is_empty()
+                && let Keep::HeadAndTail { tail_bytes } = shared.options.keep
+            {
+                let output = shared.options.format.count(tail).output;
+                store.append_tail(log, tail.clone(), output, tail_bytes).await?;
+            }
+            if shared.options.durability == Durability::Write {
+                let state = shared.queue.lock().state.clone();
+                store.sync(log, &state).await?;
+            }
+            Ok(())
+        };
+        (Some(range), rest.await)
+    }
+
+    async fn append(&self, at: u64, lines: &Bytes) -> Result<ByteRange, Error> {
+        let (store, log) = (&self.0.owned.store, &self.0.owned.log);
+        let mut start = at;
+        let mut end = store.append(log, at, lines.clone()).await;
+        if let Err(Error::OffsetConflict { actual, .. }) = end
+            && actual > at
+        {
+            // An append whose answer was lost with its runtime has been carried out after all.
+            start = actual;
+            end = store.append(log, start, lines.clone()).await;
+        }
+        Ok(ByteRange::new(start, end?))
+    }
+}
+
+impl Gap {
+    fn say(&self) -> String {
+        let Omitted { lines, output } = self.omitted;
+        format!("[… {lines} lines, {output} bytes are missing here: {} …]", self.why)
+    }
+}
+
+impl Batch {
+    fn say_first(&mut self, line: &[u8], in_tail: bool) {
+        if in_tail { &mut self.tail } else { &mut self.head }.splice(..0, line.iter().copied());
+        self.parts.insert(0, Part { step: None, bytes: line.len() as u64, in_tail });
+    }
+}
+
+impl Inner {
+    fn leave_out(&mut self, omitted: Omitted) {
+        self.state.omitted_lines += omitted.lines;
+        self.state.omitted_bytes += omitted.output;
+    }
+
+    /// The answer for everything that was taken until now; `None` when all of it is stored.
+    fn wait(&mut self, step: Option<usize>) -> Option<Answer> {
+        if !self.next.is_empty() {
+            return Some(self.wait_for_next(step));
+        }
+        self.carrying?;
+        let (tell, answer) = oneshot::channel();
+        self.waiting.push(Waiter { step, tell });
+        Some(answer)
+    }
+
+    fn wait_for_next(&mut self, step: Option<usize>) -> Answer {
+        let (tell, answer) = oneshot::channel();
+        self.next.waiters.push(Waiter { step, tell });
+        answer
+    }
+
+    /// What became of a batch.
+    fn settle(
+        &mut self,
+        (head_range, result): (Option<ByteRange>, Result<(), Error>),
+        parts: &[Part],
+        head: &[u8],
+        tail: &[u8],
+        shared: &Shared,
+    ) {
+        if let Some(range) = head_range {
+            self.len = range.end;
+            let mut at = range.start;
+            for part in parts.iter().filter(|part| !part.in_tail) {
+                let range = ByteRange::with_len(at, part.bytes);
+                at = range.end;
+                if let Some(step) = part.step {
+                    extend(&mut self.state.steps[step].range, range);
+                }
+            }
+        }
+        if head_range.is_some() && (!head.is_empty() || result.is_ok()) {
+            self.gap = None;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let Err(error) = result else {
+            for waiter in waiting {
+                let _ = waiter.tell.send(Ok(self.len));
+            }
+            return;
+        };
+        let mut lost = Omitted::default();
+        let (mut head, mut tail) = (head, tail);
+        for part in parts {
+            let from = if part.in_tail { &mut tail } else { &mut head };
+            let (lines, rest) = from.split_at(usize::try_from(part.bytes).unwrap_or(0));
+            *from = rest;
+            // A word of ours about a gap is said again, and is none of what is missing.
+            if part.step.is_some() && (part.in_tail || head_range.is_none()) {
+                lost += shared.options.format.count(lines);
+            }
+        }
+        if lost.lines > 0 {
+            self.leave_out(lost);
+            let gap = self
+                .gap
+                .get_or_insert_with(|| Gap { omitted: Omitted::default(), why: String::new() });
+            gap.omitted += lost;
+            gap.why = match &error {
+                Error::Io { source, .. } => source.to_string(),
+                other => other.to_string(),
+            };
+        }
+        let mut told = Vec::new();
+        for Waiter { step, tell } in waiting {
+            if tell.send(Err(error.share())).is_ok() {
+                told.push(step);
+            }
+        }
+        // Who wrote and did not wait hears of it at the next call.
+        for step in parts.iter().filter_map(|part| part.step) {
+            if !told.contains(&Some(step)) {
+                self.untold[step] = Some(error.share());
+            }
+        }
+    }
+}
