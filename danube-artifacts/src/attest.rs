@@ -1,4 +1,6 @@
-//! Provenance: an in-toto Statement v1 with a SLSA provenance v1 predicate, in a DSSE envelope.
+//! Provenance: an in-toto Statement v1 with a SLSA provenance v1 predicate, in a DSSE envelope; on
+//! request in the older forms ([`ProvenanceForm`]), and as a Sigstore bundle
+//! ([`Envelope::to_bundle`]).
 //!
 //! The statement binds the name, the size and the SHA-256 of every artifact and of the log to the job
 //! that made them. It claims no SLSA level.
@@ -9,22 +11,29 @@
 //!   [`Envelope::parse`] accepts no other: no bit of it can change unnoticed.
 //! * The subject of the log is called `logs/<job>.log`. Every subject carries two annotations: `size`
 //!   in bytes, and `kind`, which is `artifact` or `log`, so that an artifact of that name is not
-//!   mistaken for the log.
+//!   mistaken for the log. The older forms have no annotations; there both stand in an extension of
+//!   the predicate, `urn:danube:provenance:v1`, in the order of the subjects.
+//!
+//! With the feature `attest` alone this module, the keys and [`verify`](crate::verify) need no runtime.
+
+use std::fmt;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use danube_core::{JobId, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{ArtifactRecord, Error, KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 
+mod bundle;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-/// The type of an in-toto statement.
-pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
-/// The type of the predicate.
-pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
+pub use bundle::BUNDLE_TYPE;
+
 /// The type of an envelope's payload.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// What the external parameters of our statements mean: a Danube job, whose `parameters` the runner
@@ -34,8 +43,64 @@ pub const BUILD_TYPE: &str = "urn:danube:job:v1";
 /// the longest names need.
 pub const MAX_PROVENANCE_BYTES: u64 = 64 << 20;
 
+/// In which form a statement is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ProvenanceForm {
+    /// in-toto Statement v1 with SLSA provenance v1.
+    #[default]
+    V1,
+    /// in-toto Statement v0.1 with SLSA provenance v0.2.
+    V02,
+    /// in-toto Statement v0.1 with SLSA provenance v0.1, the one that has a `recipe`.
+    V01,
+}
+
+impl ProvenanceForm {
+    const ALL: [Self; 3] = [Self::V1, Self::V02, Self::V01];
+
+    /// The type of the statement, its `_type`.
+    #[must_use]
+    pub fn statement_type(self) -> &'static str {
+        match self {
+            Self::V1 => "https://in-toto.io/Statement/v1",
+            Self::V02 | Self::V01 => "https://in-toto.io/Statement/v0.1",
+        }
+    }
+
+    /// The type of its predicate, its `predicateType`.
+    #[must_use]
+    pub fn predicate_type(self) -> &'static str {
+        match self {
+            Self::V1 => "https://slsa.dev/provenance/v1",
+            Self::V02 => "https://slsa.dev/provenance/v0.2",
+            Self::V01 => "https://slsa.dev/provenance/v0.1",
+        }
+    }
+}
+
+impl fmt::Display for ProvenanceForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V1 => "v1",
+            Self::V02 => "v0.2",
+            Self::V01 => "v0.1",
+        })
+    }
+}
+
+impl FromStr for ProvenanceForm {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let same = |form: &Self| form.to_string() == text;
+        let form = Self::ALL.into_iter().find(same);
+        form.ok_or_else(|| Error::invalid("provenance form", text, "must be v1, v0.2 or v0.1"))
+    }
+}
+
 /// What is known about how the artifacts came to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProvenanceInput {
     /// The job.
@@ -51,17 +116,73 @@ pub struct ProvenanceInput {
     /// What was asked for: steps, their commands. Everybody who gets an artifact can read it: the
     /// caller has masked secrets.
     pub parameters: serde_json::Value,
+    /// The pipeline that the job is a run of.
+    pub pipeline: Option<String>,
     /// What was built.
     pub source: Option<Source>,
+    /// The file that says what the job does.
+    pub entry_point: Option<EntryPoint>,
+    /// In which form it is written.
+    pub form: ProvenanceForm,
 }
 
 /// Source code, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Source {
     /// The address of the repository, for instance `git+https://git.example.com/a/b`.
     pub repository: String,
-    /// The commit.
+    /// The commit: 40 or 64 lower-case hexadecimal digits.
     pub commit: String,
+    /// The branch that it was taken from.
+    pub branch: Option<String>,
+}
+
+impl Source {
+    /// This commit of this repository.
+    #[must_use]
+    pub fn new(repository: impl Into<String>, commit: impl Into<String>) -> Self {
+        Self { repository: repository.into(), commit: commit.into(), branch: None }
+    }
+
+    /// Checks that the commit is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if matches!(self.commit.len(), 40 | 64) && self.commit.bytes().all(is_hex) {
+            return Ok(());
+        }
+        let rule = "must be 40 or 64 lower-case hexadecimal digits";
+        Err(Error::invalid("commit", &self.commit, rule))
+    }
+
+    /// With the branch.
+    #[must_use]
+    pub fn with_branch(mut self, branch: impl Into<String>) -> Self {
+        self.branch = Some(branch.into());
+        self
+    }
+}
+
+/// The file that says what a job does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryPoint {
+    /// Its path, below the source where there is one.
+    pub path: String,
+    /// The SHA-256 of it.
+    pub digest: Sha256Digest,
+}
+
+impl EntryPoint {
+    /// The file at this path that holds this.
+    #[must_use]
+    pub fn of(path: impl Into<String>, content: &[u8]) -> Self {
+        let digest = Sha256Digest::from_bytes(Sha256::digest(content).into());
+        Self { path: path.into(), digest }
+    }
 }
 
 impl ProvenanceInput {
@@ -80,7 +201,10 @@ impl ProvenanceInput {
             started_at: None,
             finished_at: None,
             parameters,
+            pipeline: None,
             source: None,
+            entry_point: None,
+            form: ProvenanceForm::V1,
         }
     }
 
@@ -92,10 +216,31 @@ impl ProvenanceInput {
         self
     }
 
+    /// With the pipeline that it is a run of.
+    #[must_use]
+    pub fn with_pipeline(mut self, pipeline: impl Into<String>) -> Self {
+        self.pipeline = Some(pipeline.into());
+        self
+    }
+
     /// With what was built.
     #[must_use]
     pub fn with_source(mut self, source: Source) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// In this form.
+    #[must_use]
+    pub fn with_form(mut self, form: ProvenanceForm) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// With the file that says what the job does.
+    #[must_use]
+    pub fn with_entry_point(mut self, entry_point: EntryPoint) -> Self {
+        self.entry_point = Some(entry_point);
         self
     }
 }
@@ -156,122 +301,52 @@ pub struct Annotations {
     pub size: u64,
 }
 
-/// An in-toto statement, as far as verifying needs it. Make one with [`statement`], read one with
-/// [`Statement::parse`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An in-toto statement of ours. Make one with [`statement`], read one with [`Statement::parse`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    #[serde(rename = "_type")]
-    statement_type: String,
-    subject: Vec<Subject>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Predicate {
-    build_definition: BuildDefinition,
-    run_details: RunDetails,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BuildDefinition {
-    build_type: String,
-    external_parameters: serde_json::Value,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    resolved_dependencies: Vec<Dependency>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Dependency {
-    uri: String,
-    digest: DependencyDigest,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DependencyDigest {
-    git_commit: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct RunDetails {
-    builder: Builder,
-    metadata: Metadata,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Builder {
-    id: String,
-    version: BuilderVersion,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct BuilderVersion {
-    danube: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    invocation_id: JobId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    started_on: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    finished_on: Option<Timestamp>,
+    about: ProvenanceInput,
+    subjects: Vec<Subject>,
 }
 
 impl Statement {
-    /// Reads a statement of ours.
+    /// Reads a statement of ours, in whichever form.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] for anything else: other types, missing fields, damaged JSON.
     pub fn parse(payload: &[u8]) -> Result<Self, Error> {
-        let malformed = |why: &dyn std::fmt::Display| {
+        wire::parse(payload).map_err(|why| {
             Error::invalid("statement", "", format!("is not a Danube provenance: {why}"))
-        };
-        let this: Self = serde_json::from_slice(payload).map_err(|e| malformed(&e))?;
-        if this.statement_type != STATEMENT_TYPE {
-            return Err(malformed(&format_args!("its _type is not {STATEMENT_TYPE}")));
-        }
-        if this.predicate_type != PREDICATE_TYPE {
-            return Err(malformed(&format_args!("its predicateType is not {PREDICATE_TYPE}")));
-        }
-        if this.predicate.build_definition.build_type != BUILD_TYPE {
-            return Err(malformed(&format_args!("its buildType is not {BUILD_TYPE}")));
-        }
-        Ok(this)
+        })
+    }
+
+    /// How the subjects came to be.
+    #[must_use]
+    pub fn about(&self) -> &ProvenanceInput {
+        &self.about
+    }
+
+    /// How the subjects came to be.
+    #[must_use]
+    pub fn into_about(self) -> ProvenanceInput {
+        self.about
     }
 
     /// The job that made the subjects.
     #[must_use]
     pub fn job(&self) -> &JobId {
-        &self.predicate.run_details.metadata.invocation_id
-    }
-
-    /// Who says so about itself.
-    #[must_use]
-    pub fn builder_id(&self) -> &str {
-        &self.predicate.run_details.builder.id
+        &self.about.job
     }
 
     /// What it speaks about.
     #[must_use]
     pub fn subjects(&self) -> &[Subject] {
-        &self.subject
+        &self.subjects
     }
 
     /// The payload that is signed.
     fn to_payload(&self) -> Vec<u8> {
-        // Nothing in it can fail to become JSON: every map key is a string.
-        let mut payload =
-            serde_json::to_vec_pretty(self).expect("a statement of strings and numbers is JSON");
-        payload.push(b'\n');
-        payload
+        wire::to_payload(self)
     }
 }
 
@@ -279,60 +354,36 @@ impl Statement {
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] when an artifact belongs to another job, or a name stands twice.
+/// [`Error::Invalid`] when an artifact belongs to another job, a name stands twice, or the commit is
+/// none.
 pub fn statement(
     input: &ProvenanceInput,
     artifacts: &[ArtifactRecord],
     log: Option<&LogSubject>,
 ) -> Result<Statement, Error> {
-    let mut subject = Vec::with_capacity(artifacts.len() + 1);
+    let mut subjects = Vec::with_capacity(artifacts.len() + 1);
     for artifact in artifacts {
         if artifact.job != input.job {
             let rule = format!("belongs to job {}, not to {}", artifact.job, input.job);
             return Err(Error::invalid("artifact", artifact.name.as_str(), rule));
         }
-        subject.push(Subject {
+        subjects.push(Subject {
             name: artifact.name.to_string(),
             digest: SubjectDigest { sha256: artifact.digest },
             annotations: Annotations { kind: SubjectKind::Artifact, size: artifact.size_bytes },
         });
     }
-    subject.sort_by(|a: &Subject, b| a.name.cmp(&b.name));
-    if let Some(twice) = subject.windows(2).find(|pair| pair[0].name == pair[1].name) {
+    subjects.sort_by(|a: &Subject, b| a.name.cmp(&b.name));
+    if let Some(twice) = subjects.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(Error::invalid("artifact", &twice[0].name, "stands twice in one provenance"));
     }
-    subject.extend(log.map(|log| Subject {
+    input.source.as_ref().map_or(Ok(()), Source::validate)?;
+    subjects.extend(log.map(|log| Subject {
         name: log.name.clone(),
         digest: SubjectDigest { sha256: log.digest },
         annotations: Annotations { kind: SubjectKind::Log, size: log.size_bytes },
     }));
-    let source = input.source.iter().map(|source| Dependency {
-        uri: source.repository.clone(),
-        digest: DependencyDigest { git_commit: source.commit.clone() },
-    });
-    Ok(Statement {
-        statement_type: STATEMENT_TYPE.to_owned(),
-        subject,
-        predicate_type: PREDICATE_TYPE.to_owned(),
-        predicate: Predicate {
-            build_definition: BuildDefinition {
-                build_type: BUILD_TYPE.to_owned(),
-                external_parameters: input.parameters.clone(),
-                resolved_dependencies: source.collect(),
-            },
-            run_details: RunDetails {
-                builder: Builder {
-                    id: input.builder_id.clone(),
-                    version: BuilderVersion { danube: input.builder_version.clone() },
-                },
-                metadata: Metadata {
-                    invocation_id: input.job.clone(),
-                    started_on: input.started_at,
-                    finished_on: input.finished_at,
-                },
-            },
-        },
-    })
+    Ok(Statement { about: input.clone(), subjects })
 }
 
 /// The pre-authentication encoding of DSSE v1: what is really signed, so that a payload cannot be

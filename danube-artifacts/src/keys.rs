@@ -14,7 +14,7 @@ use ed25519_dalek::pkcs8::{
     DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes,
 };
 use ed25519_dalek::{SIGNATURE_LENGTH, Signer as _, VerifyingKey};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -38,6 +38,7 @@ const MAX_PUBLIC_KEYS: usize = 1_000;
 /// signing.key.pub     its public key: SubjectPublicKeyInfo in PEM, mode 0644
 /// signing/<id>.key    every key by its id, the current one too
 /// signing/<id>.pub
+/// signing/<id>.revoked   the public key of one that is trusted no more
 /// ```
 #[derive(Debug)]
 pub struct SigningKeys(());
@@ -51,7 +52,113 @@ pub enum Opened {
     Created,
 }
 
+/// A key of a directory, as [`SigningKeys::list`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: KeyId,
+    /// What is done with it.
+    pub role: KeyRole,
+}
+
+/// What is done with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyRole {
+    /// It signs.
+    Current,
+    /// It signs no more; what it signed verifies.
+    Old,
+    /// It was revoked: what it signed verifies no more.
+    Revoked,
+}
+
+impl fmt::Display for KeyRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Current => "current",
+            Self::Old => "old",
+            Self::Revoked => "revoked",
+        })
+    }
+}
+
 impl SigningKeys {
+    /// Makes a new key the current one. The old one stays for verifying; processes that have it open go
+    /// on signing with it. Killed in the middle, either the old or the new key is the current one, and
+    /// [`open`](Self::open) finishes what was begun.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open): there must be a key.
+    pub fn rotate(keys_dir: &Path) -> Result<SigningKey, Error> {
+        // What was begun before is finished first; then nobody else rotates.
+        Self::open(keys_dir)?;
+        let _lock = lock(keys_dir)?;
+        let key = SigningKey::generate()?;
+        complete_by_id(keys_dir, &key)?;
+        let path = keys_dir.join(PRIVATE_FILE);
+        files::write_atomic(&path, key.to_pem().as_bytes(), 0o600, Existing::Replace)
+            .map_err(|e| file_error("write", &path, e))?;
+        replace_public(keys_dir, &key)?;
+        Ok(key)
+    }
+
+    /// Trusts a key no more: its private part is deleted, its public part is set aside. What it signed
+    /// does not verify any longer with the keys of this directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for the current key, which is to be rotated first, and for a key that is not
+    /// there; [`Error::File`].
+    pub fn revoke(keys_dir: &Path, id: &KeyId) -> Result<(), Error> {
+        let _lock = lock(keys_dir)?;
+        if read_current(keys_dir)?.key_id() == *id {
+            let rule = "is the key that signs: rotate first";
+            return Err(Error::invalid("key", id.as_str(), rule));
+        }
+        let by_id = keys_dir.join(BY_ID_DIR);
+        let (public, private) = (by_id.join(format!("{id}.pub")), by_id.join(format!("{id}.key")));
+        // The private part first: with the public one gone, nobody would look for it.
+        match fs::remove_file(&private) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(file_error("remove", &private, e));
+            }
+            _ => {}
+        }
+        match fs::rename(&public, by_id.join(format!("{id}.revoked"))) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(Error::invalid("key", id.as_str(), "is not among the trusted ones"))
+            }
+            other => other
+                .and_then(|()| files::sync_dir(&by_id))
+                .map_err(|e| file_error("set aside", &public, e)),
+        }
+    }
+
+    /// The keys of the directory, by id.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open) and of [`PublicKeys::from_keys_dir`].
+    pub fn list(keys_dir: &Path) -> Result<Vec<KeyInfo>, Error> {
+        let current = Self::open(keys_dir)?.key_id();
+        let mut all: BTreeMap<KeyId, KeyRole> = PublicKeys::from_keys_dir(keys_dir)?
+            .ids()
+            .map(|id| (id.clone(), if *id == current { KeyRole::Current } else { KeyRole::Old }))
+            .collect();
+        let by_id = keys_dir.join(BY_ID_DIR);
+        for entry in fs::read_dir(&by_id).map_err(|e| file_error("read", &by_id, e))? {
+            let name = entry.map_err(|e| file_error("read", &by_id, e))?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".revoked"));
+            if let Some(id) = id.and_then(|id| id.parse().ok()) {
+                all.insert(id, KeyRole::Revoked);
+            }
+        }
+        Ok(all.into_iter().map(|(id, role)| KeyInfo { id, role }).collect())
+    }
+
     /// The current key; where there is none, the directory (0700) and a new key are made. Of several
     /// processes that do so at once one makes the key and all get it. Missing copies are written:
     /// the public key and the files by id.
@@ -88,12 +195,13 @@ impl SigningKeys {
     ///
     /// Those of [`open_or_create`](Self::open_or_create).
     pub fn open(keys_dir: &Path) -> Result<SigningKey, Error> {
-        let path = keys_dir.join(PRIVATE_FILE);
-        let bytes = files::read_private(&path, MAX_KEY_FILE_BYTES).map_err(Error::PrivateKey)?;
-        let bytes = Zeroizing::new(bytes);
-        let key = SigningKey::from_pem(&bytes)
-            .map_err(|reason| Error::Key { path: path.clone(), reason })?;
-        match complete(keys_dir, &key) {
+        let key = read_current(keys_dir)?;
+        let completed = match complete(keys_dir, &key) {
+            Ok(Copies::Complete) => Ok(()),
+            Ok(Copies::OfAnotherKey) => return Self::finish_rotation(keys_dir),
+            Err(e) => Err(e),
+        };
+        match completed {
             // Signing needs no copies; a directory that cannot be written is somebody's choice.
             Err(Error::File { source, path, .. })
                 if matches!(
@@ -107,14 +215,63 @@ impl SigningKeys {
         }
         Ok(key)
     }
+
+    /// After a rotation that was killed, or beside one that is going on: `signing.key.pub` holds another
+    /// key of ours.
+    fn finish_rotation(keys_dir: &Path) -> Result<SigningKey, Error> {
+        let _lock = lock(keys_dir)?;
+        // Nobody rotates now; whichever private key is there is the one.
+        let key = read_current(keys_dir)?;
+        replace_public(keys_dir, &key)?;
+        complete_by_id(keys_dir, &key)?;
+        Ok(key)
+    }
+}
+
+/// Whether the copies beside the private key are there.
+#[derive(Debug, PartialEq, Eq)]
+enum Copies {
+    Complete,
+    /// The public key is another one of this directory.
+    OfAnotherKey,
+}
+
+fn read_current(keys_dir: &Path) -> Result<SigningKey, Error> {
+    let path = keys_dir.join(PRIVATE_FILE);
+    let bytes = files::read_private(&path, MAX_KEY_FILE_BYTES).map_err(Error::PrivateKey)?;
+    SigningKey::from_pem(&Zeroizing::new(bytes)).map_err(|reason| Error::Key { path, reason })
+}
+
+/// Held by whoever changes which key is the current one.
+fn lock(keys_dir: &Path) -> Result<fs::File, Error> {
+    let dir = fs::File::open(keys_dir).map_err(|e| file_error("open", keys_dir, e))?;
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive)
+        .map_err(|e| file_error("lock", keys_dir, e.into()))?;
+    Ok(dir)
+}
+
+fn replace_public(keys_dir: &Path, key: &SigningKey) -> Result<(), Error> {
+    let path = keys_dir.join(PUBLIC_FILE);
+    files::write_atomic(&path, key.public_pem().as_bytes(), 0o644, Existing::Replace)
+        .map_err(|e| file_error("write", &path, e))
+}
+
+/// Whether the private part of this public key lies by its id in the directory: then it is ours.
+fn is_ours(keys_dir: &Path, public: &VerifyingKey) -> bool {
+    let path = keys_dir.join(BY_ID_DIR).join(format!("{}.key", key_id(public)));
+    let Ok(bytes) = files::read_private(&path, MAX_KEY_FILE_BYTES).map(Zeroizing::new) else {
+        return false;
+    };
+    SigningKey::from_pem(&bytes).is_ok_and(|key| key.0.verifying_key() == *public)
 }
 
 /// Writes what is missing beside the private key.
-fn complete(keys_dir: &Path, key: &SigningKey) -> Result<(), Error> {
+fn complete(keys_dir: &Path, key: &SigningKey) -> Result<Copies, Error> {
     let public = key.0.verifying_key();
     let public_path = keys_dir.join(PUBLIC_FILE);
     match read_public(&public_path, Trust::KeysDir) {
         Ok(found) if found == public => {}
+        Ok(found) if is_ours(keys_dir, &found) => return Ok(Copies::OfAnotherKey),
         Ok(_) => {
             return Err(Error::Key {
                 path: public_path,
@@ -128,6 +285,12 @@ fn complete(keys_dir: &Path, key: &SigningKey) -> Result<(), Error> {
         }
         Err(e) => return Err(e),
     }
+    complete_by_id(keys_dir, key)?;
+    Ok(Copies::Complete)
+}
+
+fn complete_by_id(keys_dir: &Path, key: &SigningKey) -> Result<(), Error> {
+    let public = key.0.verifying_key();
     let by_id = keys_dir.join(BY_ID_DIR);
     let id = key.key_id();
     let (private_copy, public_copy) =
@@ -178,6 +341,12 @@ impl SigningKey {
     #[must_use]
     pub fn public_pem(&self) -> String {
         to_public_pem(&self.0.verifying_key())
+    }
+
+    /// A key that is the same each time, for evidence that is the same each time.
+    #[cfg(test)]
+    pub(crate) fn from_seed(seed: u8) -> Self {
+        Self(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
     }
 
     fn from_pem(bytes: &[u8]) -> Result<Self, String> {

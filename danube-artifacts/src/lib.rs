@@ -1,40 +1,69 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "archive")]
+pub mod archive;
+#[cfg(feature = "attest")]
 pub mod attest;
+#[cfg(any(feature = "archive", feature = "store"))]
 mod beneath;
+#[cfg(feature = "attest")]
 mod blob;
+#[cfg(feature = "store")]
 pub mod collect;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "attest")]
 mod error;
+#[cfg(feature = "store")]
 mod facade;
+#[cfg(feature = "store")]
 mod fs_blobs;
+#[cfg(feature = "store")]
 mod index;
+#[cfg(feature = "store")]
 mod intake;
+#[cfg(feature = "attest")]
 mod keys;
+#[cfg(feature = "store")]
 mod memory_blobs;
+#[cfg(feature = "attest")]
 mod record;
+#[cfg(feature = "attest")]
 mod sign;
+#[cfg(feature = "store")]
 mod stream;
+#[cfg(feature = "store")]
 mod sweep;
+#[cfg(feature = "attest")]
 pub mod verify;
 
+#[cfg(feature = "attest")]
 pub use blob::{
     Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, PutMode,
     PutOptions, Stored,
 };
+#[cfg(feature = "attest")]
 pub use error::Error;
+#[cfg(feature = "store")]
 pub use facade::{Artifacts, KeepOptions};
+#[cfg(feature = "store")]
 pub use fs_blobs::FsBlobs;
+#[cfg(feature = "store")]
 pub use index::{ArtifactIndex, MemoryIndex};
-pub use keys::{Opened, PublicKeys, SigningKey, SigningKeys};
+#[cfg(feature = "attest")]
+pub use keys::{KeyInfo, KeyRole, Opened, PublicKeys, SigningKey, SigningKeys};
+#[cfg(feature = "store")]
 pub use memory_blobs::MemoryBlobs;
+#[cfg(feature = "attest")]
 pub use record::{
     ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES, MAX_TAG_VALUE_BYTES,
     MAX_TAGS,
 };
+#[cfg(feature = "attest")]
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
+#[cfg(feature = "store")]
 pub use stream::{bytes_stream, file_stream};
+#[cfg(feature = "store")]
 pub use sweep::ArtifactSweep;
 
 #[cfg(test)]

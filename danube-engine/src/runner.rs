@@ -11,6 +11,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use danube_artifacts::attest::ProvenanceForm;
 use danube_artifacts::collect::{CollectLimits, Patterns};
 use danube_artifacts::{Artifacts, DEFAULT_MAX_BYTES};
 use danube_core::{ArtifactName, Clock, JobState, LostReason, Sha256Digest, Timestamp};
@@ -64,6 +65,8 @@ pub struct RunnerOptions {
     pub max_artifacts: usize,
     /// Who is named as the builder in provenance: a URI that the operator chose.
     pub builder_id: String,
+    /// In which form provenance is written.
+    pub provenance_form: ProvenanceForm,
 }
 
 impl Default for RunnerOptions {
@@ -74,6 +77,7 @@ impl Default for RunnerOptions {
             max_artifact_bytes: DEFAULT_MAX_BYTES,
             max_artifacts: CollectLimits::default().max_files,
             builder_id: "urn:danube:builder".to_owned(),
+            provenance_form: ProvenanceForm::default(),
         }
     }
 }
@@ -111,6 +115,13 @@ impl RunnerOptions {
     #[must_use]
     pub fn with_builder_id(mut self, builder_id: impl Into<String>) -> Self {
         self.builder_id = builder_id.into();
+        self
+    }
+
+    /// With provenance in this form.
+    #[must_use]
+    pub fn with_provenance_form(mut self, provenance_form: ProvenanceForm) -> Self {
+        self.provenance_form = provenance_form;
         self
     }
 }

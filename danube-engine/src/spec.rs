@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use danube_artifacts::attest::{EntryPoint, Source};
 use danube_artifacts::collect::Patterns;
 use danube_core::{JobId, SecretBytes, StepName};
 use danube_exec::Command;
@@ -53,6 +54,12 @@ pub struct JobSpec {
     pub exclude: Vec<PathBuf>,
     /// How long log and artifacts are kept; `None` leaves it to the policy.
     pub retention_days: Option<u32>,
+    /// The pipeline that it is a run of, for its provenance.
+    pub pipeline: Option<String>,
+    /// What is built, for its provenance. Nobody checks it: whoever starts the job vouches for it.
+    pub source: Option<Source>,
+    /// The file that says what it does, for its provenance.
+    pub entry_point: Option<EntryPoint>,
 }
 
 /// One step of a job.
@@ -99,6 +106,9 @@ impl JobSpec {
             work_dir,
             exclude: Vec::new(),
             retention_days: None,
+            pipeline: None,
+            source: None,
+            entry_point: None,
         }
     }
 
@@ -119,6 +129,9 @@ impl JobSpec {
         }
         check_variables(&job(), &self.env)?;
         check_timeout_of(&job(), self.timeout)?;
+        if let Some(source) = &self.source {
+            source.validate().map_err(|e| Error::invalid("source", e.to_string()))?;
+        }
         if let Some(days) = self.retention_days {
             check_retention(days).map_err(|rule| Error::invalid("retention_days", rule))?;
         }

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use danube_artifacts::attest::{Envelope, MAX_PROVENANCE_BYTES};
 use danube_artifacts::{ArtifactIndex, ArtifactRecord, ArtifactState, BlobKey, BlobStore};
 use danube_core::files::{Existing, TemporaryFile};
 use danube_core::{ArtifactName, ErrorClass, JobId};
 use futures_util::TryStreamExt;
 
 use crate::app::App;
-use crate::cli::{ArtifactsCommand, Output};
+use crate::cli::{ArtifactsCommand, Output, ProvenanceFormat};
 use crate::failure::Failure;
 use crate::jobs::print_json;
 use crate::summary::CopyBar;
@@ -36,6 +37,13 @@ pub(crate) async fn artifacts(
             let name: ArtifactName =
                 name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
             get(app, &id, &name, to, environment).await
+        }
+        ArtifactsCommand::Provenance { job, format } => {
+            let id = app.job(&job).await?;
+            provenance(app, &id, format).await
+        }
+        ArtifactsCommand::Pack { .. } | ArtifactsCommand::Unpack { .. } => {
+            unreachable!("handled without a data directory")
         }
     }
 }
@@ -73,6 +81,34 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
             let rows: Vec<_> = records.iter().map(row).collect();
             Sink::Stdout.text(&terminal::table(&["NAME", "SIZE", "SHA-256"], &rows));
         }
+    }
+    Ok(0)
+}
+
+async fn provenance(app: &App, job: &JobId, format: ProvenanceFormat) -> Result<u8, Failure> {
+    let key = match format {
+        ProvenanceFormat::Statement => BlobKey::provenance(job),
+        ProvenanceFormat::Envelope | ProvenanceFormat::Bundle => BlobKey::envelope(job),
+    };
+    let blob = app.blobs.get(&key, None).await?;
+    if blob.size_bytes > MAX_PROVENANCE_BYTES {
+        let message = format!("{key} is longer than {MAX_PROVENANCE_BYTES} bytes");
+        return Err(Failure::new(ErrorClass::Internal, message));
+    }
+    let pieces = blob.body.try_fold(Vec::new(), |mut all, piece| async move {
+        all.extend_from_slice(&piece);
+        Ok(all)
+    });
+    let mut bytes =
+        pieces.await.map_err(|e| Failure::new(ErrorClass::Internal, format!("{key}: {e}")))?;
+    if format == ProvenanceFormat::Bundle {
+        bytes = Envelope::parse(&bytes)?.to_bundle();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    if Sink::Stdout.is_terminal() {
+        text.lines().for_each(|line| Sink::Stdout.line(&terminal::safe(line)));
+    } else {
+        Sink::Stdout.text(&text);
     }
     Ok(0)
 }

@@ -51,6 +51,9 @@ pub(crate) enum Command {
     /// List a job's artifacts, or fetch one
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
+    /// List, rotate and revoke the signing keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check a file's signature and provenance; works offline
     VerifyArtifact(VerifyArgs),
     /// Keep secrets sealed, for jobs to use
@@ -108,6 +111,18 @@ pub(crate) struct RunArgs {
     /// Whose stored and sealed secrets the job may use
     #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
     pub(crate) owner: SecretOwner,
+
+    /// The repository that is built, for the provenance: git+https://git.example.com/a/b
+    #[arg(long, value_name = "URL", requires = "commit")]
+    pub(crate) repository: Option<String>,
+
+    /// The commit that is built, in full
+    #[arg(long, value_name = "SHA", requires = "repository")]
+    pub(crate) commit: Option<String>,
+
+    /// The branch that it was taken from
+    #[arg(long, value_name = "NAME", requires = "commit")]
+    pub(crate) branch: Option<String>,
 
     /// End the job after this long: 90s, 10m, 1h30m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -210,12 +225,65 @@ pub(crate) enum ArtifactsCommand {
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Print the provenance of a job
+    Provenance {
+        /// An id, the beginning or end of one, or `latest`
+        job: String,
+        /// What of it
+        #[arg(long, value_enum, default_value = "statement")]
+        format: ProvenanceFormat,
+    },
+    /// Pack a directory as a tar.gz; the same tree gives the same bytes
+    Pack {
+        /// The directory
+        dir: PathBuf,
+        /// The archive to be written; it must not exist, nor lie in the directory
+        #[arg(value_name = "FILE.tar.gz")]
+        file: PathBuf,
+    },
+    /// Unpack a tar.gz; one that wants to harm is refused, and then nothing of it stays
+    Unpack {
+        /// The archive
+        #[arg(value_name = "FILE.tar.gz")]
+        file: PathBuf,
+        /// The directory to be made
+        dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// List the signing keys: the current one, old ones, revoked ones
+    List,
+    /// Make a new key the current one; what the old one signed still verifies
+    Rotate,
+    /// Trust an old key no more: what it signed does not verify any longer
+    Revoke {
+        /// Its id, as the list shows it
+        id: String,
+    },
+}
+
+/// In which file format a provenance is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProvenanceFormat {
+    /// The statement, to read
+    Statement,
+    /// The signed DSSE envelope
+    Envelope,
+    /// The same as a Sigstore bundle v0.3
+    Bundle,
 }
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// The file
-    pub(crate) path: PathBuf,
+    /// The file; with --server the artifact's name
+    #[arg(required_unless_present_all = ["server", "log"])]
+    pub(crate) path: Option<PathBuf>,
+    /// Fetch the artifact (or, with --log, the log) of --job from this server: http://127.0.0.1:8080.
+    /// The key is never fetched
+    #[arg(long, value_name = "URL", requires = "job", conflicts_with_all = ["provenance", "signature", "signature_only"])]
+    pub(crate) server: Option<http::Uri>,
     /// The public key (PEM) to trust [default: the keys in the data directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,
@@ -228,9 +296,21 @@ pub(crate) struct VerifyArgs {
     /// Be content with the signature; say nothing about where the file came from
     #[arg(long, conflicts_with = "provenance")]
     pub(crate) signature_only: bool,
+    /// PATH is the log of a job, which its provenance binds
+    #[arg(long, conflicts_with_all = ["signature", "signature_only"])]
+    pub(crate) log: bool,
     /// The job that it must have come from
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<danube_core::JobId>,
+    /// The name that it must have been kept under
+    #[arg(long, value_name = "NAME", conflicts_with = "log")]
+    pub(crate) name: Option<danube_core::ArtifactName>,
+    /// The repository that it must have been built from
+    #[arg(long, value_name = "URL")]
+    pub(crate) repository: Option<String>,
+    /// The commit that it must have been built from, in full
+    #[arg(long, value_name = "SHA")]
+    pub(crate) commit: Option<String>,
 }
 
 #[derive(Subcommand)]

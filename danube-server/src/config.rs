@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use danube_artifacts::attest::ProvenanceForm;
 use danube_core::ErrorClass;
 use danube_core::files::create_private_dir;
 use danube_logs::{Keep, LineFormat, LogOptions};
@@ -42,6 +43,12 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 # Bytes of the largest file that is kept.
 #max_file_bytes = 5000000000
 
+[provenance]
+# Who is named as the builder: a URI that stands for this installation.
+#builder_id = "urn:danube:builder"
+# The form of provenance: "v1", or "v0.2" or "v0.1" for tools that read nothing newer.
+#form = "v1"
+
 [retention]
 # Days that logs and artifacts are kept after their job ended; a job's retention_days wins.
 #logs_days = 30
@@ -63,6 +70,7 @@ struct File {
     data_dir: Option<PathBuf>,
     logs: Logs,
     artifacts: Artifacts,
+    provenance: Provenance,
     retention: RetentionDays,
     run: Run,
     serve: Serve,
@@ -82,6 +90,13 @@ struct Logs {
 #[serde(deny_unknown_fields, default)]
 struct Artifacts {
     max_file_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Provenance {
+    builder_id: String,
+    form: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +150,12 @@ impl Default for Artifacts {
     }
 }
 
+impl Default for Provenance {
+    fn default() -> Self {
+        Self { builder_id: "urn:danube:builder".to_owned(), form: "v1".to_owned() }
+    }
+}
+
 impl Default for RetentionDays {
     fn default() -> Self {
         Self { logs_days: 30, artifacts_days: 30 }
@@ -162,6 +183,8 @@ pub(crate) struct Config {
     pub(crate) max_total_log_bytes: Option<u64>,
     pub(crate) compress_logs: bool,
     pub(crate) max_artifact_bytes: u64,
+    pub(crate) builder_id: String,
+    pub(crate) provenance_form: ProvenanceForm,
     pub(crate) keep_logs: Duration,
     pub(crate) keep_artifacts: Duration,
     pub(crate) grace: Duration,
@@ -194,6 +217,9 @@ impl Config {
             max_total_log_bytes: Some(file.logs.max_total_bytes).filter(|&most| most > 0),
             compress_logs: file.logs.compress,
             max_artifact_bytes: file.artifacts.max_file_bytes,
+            builder_id: file.provenance.builder_id,
+            // It was checked when the file was read.
+            provenance_form: file.provenance.form.parse()?,
             keep_logs: DAY * file.retention.logs_days,
             keep_artifacts: DAY * file.retention.artifacts_days,
             grace: Duration::from_secs(file.run.grace_seconds.into()),
@@ -224,6 +250,13 @@ fn read(path: &Path) -> Result<File, Failure> {
         if value == 0 {
             return Err(wrong(format!("{name} must be at least 1")));
         }
+    }
+    let form = file.provenance.form.parse::<ProvenanceForm>();
+    form.map_err(|e| wrong(format!("provenance.form: {e}")))?;
+    // A URI has a scheme; anything else names nobody.
+    let scheme = file.provenance.builder_id.split_once(':').map(|(scheme, _)| scheme);
+    if scheme.is_none_or(|scheme| !scheme.starts_with(|c: char| c.is_ascii_alphabetic())) {
+        return Err(wrong("provenance.builder_id must be a URI".to_owned()));
     }
     file.logs.options().check().map_err(|e| wrong(format!("logs.tail_bytes: {e}")))?;
     Ok(file)
@@ -318,6 +351,8 @@ mod tests {
             ("[retention]\nlogs_days = 0", "retention.logs_days"),
             ("[retention]\nlogs_days = \"30 d\"", "logs_days"),
             ("[retention]\nlogs_days = -1", "logs_days"),
+            ("[provenance]\nform = \"v2\"", "v1, v0.2 or v0.1"),
+            ("[provenance]\nbuilder_id = \"us\"", "provenance.builder_id"),
             ("[logs", "danube.toml"),
         ] {
             let failure = load(text).unwrap_err();

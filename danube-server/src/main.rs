@@ -1,13 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod app;
+mod archive;
 mod artifacts;
 mod cli;
 mod config;
 mod failure;
+mod fetch;
 mod grep;
 mod http;
 mod jobs;
+mod keys;
 mod logs;
 mod run;
 mod secrets;
@@ -28,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::cli::{Cli, Command};
+use crate::cli::{ArtifactsCommand, Cli, Command};
 use crate::config::{Config, Home};
 use crate::failure::Failure;
 use crate::terminal::Sink;
@@ -129,6 +132,12 @@ async fn dispatch(
         Sink::Stdout.line(&path.display().to_string());
         return Ok(0);
     }
+    if let Command::Artifacts(ArtifactsCommand::Pack { dir, file }) = cli.command {
+        return archive::pack_directory(dir, file).await;
+    }
+    if let Command::Artifacts(ArtifactsCommand::Unpack { file, dir }) = cli.command {
+        return archive::unpack_file(file, dir).await;
+    }
     let config = Config::load(cli.data_dir, cli.config, &environment.home)?;
     match cli.command {
         Command::Run(args) => run::run(config, *args, &environment, guardian).await,
@@ -138,6 +147,7 @@ async fn dispatch(
         Command::Artifacts(command) => {
             artifacts::artifacts(&App::open(config).await?, command, &environment).await
         }
+        Command::Keys(command) => keys::keys(&config, command).await,
         Command::VerifyArtifact(args) => verify::verify(&config, args).await,
         Command::Secrets(command) => secrets::secrets(config, command).await,
         Command::Reaper(args) => jobs::reap(&App::open(config).await?, &args).await,

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use danube_artifacts::attest::{EntryPoint, Source};
 use danube_core::{ErrorClass, JobId, SecretBytes};
 use danube_engine::{JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec};
 use danube_exec::{Guardian, LocalProcesses};
@@ -23,7 +24,7 @@ use crate::cli::{Output, RunArgs};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::jobs::print_json;
-use crate::secrets::{self, Source};
+use crate::secrets::{self, Source as SecretSource};
 use crate::summary::{self, CopyBar};
 use crate::terminal::Sink;
 use crate::view::{Shown, View, ViewOptions, show};
@@ -74,7 +75,9 @@ pub(crate) async fn run(
     let options = RunnerOptions::default()
         .with_grace(app.config.grace)
         .with_log(app.config.log.clone())
-        .with_max_artifact_bytes(app.config.max_artifact_bytes);
+        .with_max_artifact_bytes(app.config.max_artifact_bytes)
+        .with_builder_id(&app.config.builder_id)
+        .with_provenance_form(app.config.provenance_form);
     let runner = JobRunner::new(parts, options);
     match promised {
         Some(id) => run_detached(&app, &runner, spec, &id).await,
@@ -88,19 +91,26 @@ fn spec(
     environment: &Environment,
     work_dir: PathBuf,
     config: &Config,
-) -> Result<(JobSpec, Vec<(String, Source)>), Failure> {
+) -> Result<(JobSpec, Vec<(String, SecretSource)>), Failure> {
     let RunArgs { file, command, step, artifacts, env, secrets, timeout, detached_as, .. } = args;
+    let source = args.repository.zip(args.commit).map(|(repository, commit)| {
+        let source = Source::new(repository, commit);
+        args.branch.into_iter().fold(source, Source::with_branch)
+    });
     let id = detached_as
         .unwrap_or_else(|| JobId::mint(danube_core::Clock::now(&danube_core::SystemClock)));
     let mut secret_files = secrets;
     let mut spec = match file {
         Some(path) => {
-            let file = read_job_file(&path)?;
+            let (file, text) = read_job_file(&path)?;
             // What is typed comes after what is written, and wins.
             let mut all: Vec<(String, String)> = file.secrets.clone().into_iter().collect();
             all.append(&mut secret_files);
             secret_files = all;
-            file.into_spec(id, work_dir)
+            let mut spec = file.into_spec(id, work_dir);
+            spec.pipeline = Some(spec.name.clone());
+            spec.entry_point = Some(EntryPoint::of(path.to_string_lossy(), text.as_bytes()));
+            spec
         }
         None => {
             let name = command.first().map(|program| program.to_string_lossy().into_owned());
@@ -111,6 +121,7 @@ fn spec(
             JobSpec::new(id, name.unwrap_or_else(|| "run".to_owned()), vec![step], work_dir)
         }
     };
+    spec.source = source;
     spec.env.extend(env);
     spec.artifacts.extend(artifacts);
     spec.timeout = timeout.or(spec.timeout);
@@ -118,10 +129,10 @@ fn spec(
     spec.base_env = base_env(environment);
     let mut sources = Vec::new();
     for (name, text) in secret_files {
-        let source = Source::parse(&text).map_err(|e| {
+        let source = SecretSource::parse(&text).map_err(|e| {
             Failure::invalid(format!("secret {name}: {}", Failure::of(e.class(), &e)))
         })?;
-        if let Source::Value(value) = &source {
+        if let SecretSource::Value(value) = &source {
             spec.secrets.push((name.clone(), value.clone()));
         }
         sources.push((name, source));
@@ -139,7 +150,8 @@ fn base_env(environment: &Environment) -> Vec<(String, SecretBytes)> {
         .collect()
 }
 
-fn read_job_file(path: &Path) -> Result<JobFile, Failure> {
+/// The job that a file describes, and its text.
+fn read_job_file(path: &Path) -> Result<(JobFile, String), Failure> {
     let wrong = |why: String| Failure::invalid(format!("{}: {why}", path.display()));
     let meta = fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
     if !meta.is_file() {
@@ -149,7 +161,9 @@ fn read_job_file(path: &Path) -> Result<JobFile, Failure> {
         return Err(wrong(format!("is longer than {MAX_FILE_BYTES} bytes")));
     }
     let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    JobFile::parse(&text).map_err(|e| wrong(Failure::of(e.class(), &e).to_string()))
+    let file = JobFile::parse(&text);
+    let file = file.map_err(|e| wrong(Failure::of(e.class(), &e).to_string()))?;
+    Ok((file, text))
 }
 
 /// Runs the job in this process and shows its log as it grows.

@@ -12,7 +12,11 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("flock", "util-linux"),
     ("mount", "mount"),
+    ("tar", "tar"),
+    ("bsdtar", "libarchive-tools"),
     ("strace", "strace"),
+    // With python3 itself; tests install libraries of other people into an environment of their own.
+    ("python3", "python3-venv"),
 ];
 
 /// What the benchmarks are held against, with `--peers`: (program, Debian package).
@@ -79,6 +83,16 @@ fn lint() -> Result<(), String> {
         "-D",
         "warnings",
     ]))?;
+    // What can be used alone is built alone; together the features hide what one of them lacks.
+    for feature in ["attest", "archive", "store"] {
+        run(cargo(&["clippy", "--package", "danube-artifacts", "--no-default-features"]).args([
+            "--features",
+            feature,
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
+    }
     run(cargo(&["doc", "--workspace", "--no-deps", "--all-features"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;
     run(&mut cargo(&["test", "--quiet", "--package", "xtask"]))?;

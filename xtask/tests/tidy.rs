@@ -131,6 +131,34 @@ fn an_arrow_to_a_neighbour_upwards_or_to_an_outbuilding_is_found() {
     assert_eq!(forbidden(&allowed), Vec::<String>::new());
 }
 
+/// The crates that a package is built from, by name.
+fn built_from(args: &[&str]) -> Vec<String> {
+    let out = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn provenance_alone_needs_neither_a_runtime_nor_http() {
+    let package = ["--package", "danube-artifacts", "--no-default-features"];
+    for feature in ["attest", "archive"] {
+        let names = built_from(&[&package[..], &["--features", feature]].concat());
+        assert!(names.iter().any(|name| name == "danube-core"), "{names:?}");
+        for banned in ["tokio", "hyper", "futures-util"] {
+            assert!(!names.iter().any(|name| name == banned), "{feature} builds {banned}");
+        }
+    }
+    // The other way round, so that the test is known to see it.
+    let names = built_from(&[&package[..], &["--features", "store"]].concat());
+    assert!(names.iter().any(|name| name == "tokio"), "{names:?}");
+}
+
 #[test]
 fn every_crate_has_a_floor_or_is_an_outbuilding() {
     for package in metadata()["packages"].as_array().unwrap() {

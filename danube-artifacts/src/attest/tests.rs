@@ -26,10 +26,10 @@ fn input() -> ProvenanceInput {
             "2026-11-21T10:00:00Z".parse().unwrap(),
             "2026-11-21T10:05:00Z".parse().unwrap(),
         )
-        .with_source(Source {
-            repository: "git+https://git.example.com/a/b".to_owned(),
-            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
-        })
+        .with_source(Source::new(
+            "git+https://git.example.com/a/b",
+            "0123456789abcdef0123456789abcdef01234567",
+        ))
 }
 
 async fn envelope(key: &SigningKey) -> Envelope {
@@ -83,6 +83,74 @@ async fn a_statement_is_in_toto_v1_with_slsa_provenance_v1_and_claims_no_level()
     let parsed = Statement::parse(envelope.payload()).unwrap();
     assert_eq!((parsed.job().as_str(), parsed.subjects().len()), ("j", 3));
     assert_eq!(parsed.to_payload(), envelope.payload());
+}
+
+fn full() -> ProvenanceInput {
+    let source = Source::new("git+https://git.example.com/a/b", "a".repeat(64));
+    let digest = Sha256Digest::from_bytes([0xef; 32]);
+    input()
+        .with_pipeline("release")
+        .with_source(source.with_branch("main"))
+        .with_entry_point(EntryPoint { path: "ci/danube.yaml".to_owned(), digest })
+}
+
+#[test]
+fn every_form_comes_back_as_it_was_written() {
+    let log = LogSubject::new(&"j".parse().unwrap(), 9, Sha256Digest::from_bytes([0xcd; 32]));
+    let bare = ProvenanceInput::new("j".parse().unwrap(), "urn:x", "0", serde_json::json!({}));
+    let no_source = ProvenanceInput { source: None, ..full() };
+    let no_entry_point = ProvenanceInput { entry_point: None, ..full() };
+    for form in ProvenanceForm::ALL {
+        assert_eq!(form.to_string().parse::<ProvenanceForm>().unwrap(), form);
+        for about in [&bare, &input(), &full(), &no_source, &no_entry_point] {
+            let about = about.clone().with_form(form);
+            let made = statement(&about, &[record("a"), record("logs/j.log")], Some(&log)).unwrap();
+            let payload = made.to_payload();
+            let text = String::from_utf8(payload.clone()).unwrap();
+            assert!(!text.contains("null") && !text.to_lowercase().contains("level"), "{text}");
+            assert_eq!(Statement::parse(&payload).unwrap(), made, "{text}");
+        }
+    }
+    assert!("v2".parse::<ProvenanceForm>().is_err());
+}
+
+#[test]
+fn a_recipe_stands_in_v0_1_alone() {
+    let json = |form| -> serde_json::Value {
+        let made = statement(&full().with_form(form), &[record("a")], None).unwrap();
+        serde_json::from_slice(&made.to_payload()).unwrap()
+    };
+    let old = json(ProvenanceForm::V01);
+    assert_eq!(old["predicateType"], "https://slsa.dev/provenance/v0.1");
+    assert_eq!(old["predicate"]["recipe"]["entryPoint"], "ci/danube.yaml");
+    assert_eq!(old["predicate"]["recipe"]["definedInMaterial"], 0);
+    let newer = json(ProvenanceForm::V02);
+    assert_eq!(newer["_type"], "https://in-toto.io/Statement/v0.1");
+    assert!(newer["predicate"].get("recipe").is_none());
+    assert_eq!(newer["predicate"]["invocation"]["configSource"]["entryPoint"], "ci/danube.yaml");
+    assert_eq!(newer["predicate"]["materials"][1]["digest"]["sha256"], "ef".repeat(32));
+}
+
+#[test]
+fn a_commit_is_a_digest() {
+    for commit in ["", "main", "HEAD", &"A".repeat(40), &"a".repeat(41)] {
+        let source = Source::new("https://git.example.com/a", commit);
+        let error = statement(&input().with_source(source), &[], None).unwrap_err();
+        assert!(error.to_string().contains("hexadecimal"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_a_sigstore_bundle_v0_3_with_the_key_by_its_id() {
+    let key = SigningKey::generate().unwrap();
+    let envelope = envelope(&key).await;
+    let bundle: serde_json::Value = serde_json::from_slice(&envelope.to_bundle()).unwrap();
+    assert_eq!(bundle["mediaType"], "application/vnd.dev.sigstore.bundle.v0.3+json");
+    let id = key.key_id().to_string();
+    let material = serde_json::json!({"publicKey": {"hint": id}, "tlogEntries": []});
+    assert_eq!(bundle["verificationMaterial"], material);
+    let ours: serde_json::Value = serde_json::from_slice(&envelope.to_bytes()).unwrap();
+    assert_eq!(bundle["dsseEnvelope"], ours);
 }
 
 #[test]

@@ -209,6 +209,87 @@ fn a_public_key_for_which_anybody_can_sign_is_refused() {
     assert!(message.contains("small order"), "{message}");
 }
 
+fn roles(dir: &Path) -> Vec<(KeyId, KeyRole)> {
+    SigningKeys::list(dir).unwrap().into_iter().map(|info| (info.id, info.role)).collect()
+}
+
+#[tokio::test]
+async fn what_an_old_key_signed_verifies_until_it_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, _) = SigningKeys::open_or_create(dir.path()).unwrap();
+    let signature = old.sign(b"message").await.unwrap();
+    let new = SigningKeys::rotate(dir.path()).unwrap();
+    assert_ne!(new.key_id(), old.key_id());
+    assert_eq!(SigningKeys::open(dir.path()).unwrap().key_id(), new.key_id());
+    let public = PublicKeys::from_pem_file(&dir.path().join("signing.key.pub")).unwrap();
+    assert!(public.ids().eq([&new.key_id()]));
+    let mut expected = vec![(old.key_id(), KeyRole::Old), (new.key_id(), KeyRole::Current)];
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(roles(dir.path()), expected);
+    let verify = || {
+        let keys = PublicKeys::from_keys_dir(dir.path()).unwrap();
+        keys.verify(None, b"message", &signature).map(Verified::into_inner)
+    };
+    assert_eq!(verify(), Ok(old.key_id()));
+
+    assert!(
+        SigningKeys::revoke(dir.path(), &new.key_id())
+            .unwrap_err()
+            .to_string()
+            .contains("rotate first")
+    );
+    SigningKeys::revoke(dir.path(), &old.key_id()).unwrap();
+    assert_eq!(verify(), Err(SignatureError::Mismatch));
+    assert!(roles(dir.path()).contains(&(old.key_id(), KeyRole::Revoked)));
+    assert!(!dir.path().join(format!("signing/{}.key", old.key_id())).exists());
+    assert!(SigningKeys::revoke(dir.path(), &old.key_id()).is_err());
+    // The current key is complete still.
+    assert_eq!(SigningKeys::open(dir.path()).unwrap().key_id(), new.key_id());
+}
+
+#[test]
+fn a_rotation_that_was_killed_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, _) = SigningKeys::open_or_create(dir.path()).unwrap();
+    let new = SigningKeys::rotate(dir.path()).unwrap();
+    // Killed before the public key was replaced.
+    let public = dir.path().join("signing.key.pub");
+    fs::write(&public, old.public_pem()).unwrap();
+    assert_eq!(SigningKeys::open(dir.path()).unwrap().key_id(), new.key_id());
+    assert_eq!(fs::read_to_string(&public).unwrap(), new.public_pem());
+    // A public key of which nobody here has the private part is not believed, as before.
+    let stranger = SigningKey::generate().unwrap();
+    fs::write(&public, stranger.public_pem()).unwrap();
+    let id = stranger.key_id();
+    fs::write(dir.path().join(format!("signing/{id}.pub")), stranger.public_pem()).unwrap();
+    assert!(matches!(SigningKeys::open(dir.path()), Err(Error::Key { .. })));
+}
+
+#[test]
+fn many_rotations_at_once_leave_one_current_key_and_all_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    SigningKeys::open_or_create(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..5).for_each(|_| drop(SigningKeys::rotate(dir.path()).unwrap())));
+            scope.spawn(|| (0..20).for_each(|_| drop(SigningKeys::open(dir.path()).unwrap())));
+        }
+    });
+    let roles = roles(dir.path());
+    assert_eq!(roles.len(), 21);
+    assert_eq!(roles.iter().filter(|(_, role)| *role == KeyRole::Current).count(), 1);
+    let public = PublicKeys::from_pem_file(&dir.path().join("signing.key.pub")).unwrap();
+    assert!(public.ids().eq([&SigningKeys::open(dir.path()).unwrap().key_id()]));
+}
+
+#[test]
+fn there_is_nothing_to_rotate_where_there_is_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = SigningKeys::rotate(dir.path()).unwrap_err();
+    assert_eq!(error.class(), danube_core::ErrorClass::NotFound);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn openssl_reads_our_keys_and_we_read_those_of_openssl() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::attest::{LogSubject, ProvenanceInput};
+use crate::attest::{LogSubject, ProvenanceInput, Source};
 use crate::{
     ArtifactRecord, Artifacts, FsBlobs, KeepOptions, MemoryIndex, Opened, Signer, SigningKey,
     SigningKeys, bytes_stream,
@@ -452,7 +452,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
 }
 
 /// Adds the order of the group to S: the same equation holds, and another signature it is not.
-fn malleable(signature: &[u8]) -> Vec<u8> {
+pub(super) fn malleable(signature: &[u8]) -> Vec<u8> {
     let order = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
         0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10_u8,
@@ -589,6 +589,98 @@ async fn what_the_signature_alone_cannot_tell_is_not_promised() {
         let error = verify_file(&tree.path(NAME), &asks).unwrap_err();
         assert_eq!(error.failure, Failure::Unanswerable);
         assert_eq!(error.class(), ErrorClass::Invalid);
+    }
+}
+
+/// A log as Danube keeps it, beside the artifacts of its job.
+async fn log(tree: &Tree) -> PathBuf {
+    let bytes = b"[2026-11-21T10:00:00.000Z] [run] [stdout] hello\n";
+    let job: JobId = "j".parse().unwrap();
+    let subject = LogSubject::new(
+        &job,
+        bytes.len() as u64,
+        Sha256Digest::from_bytes(Sha256::digest(bytes).into()),
+    );
+    let artifacts = Artifacts::new(
+        Arc::new(FsBlobs::new(tree.dir.path().join("artifacts"))),
+        Arc::new(MemoryIndex::new()),
+        Arc::clone(&tree.key) as Arc<dyn Signer>,
+        Arc::new(SystemClock),
+    );
+    let source = Source::new("git+https://git.example.com/a", "a".repeat(40));
+    let input = ProvenanceInput::new(job, "urn:test", "0", serde_json::json!({}));
+    artifacts.prove(&input.with_source(source), &[], Some(&subject)).await.unwrap();
+    let path = tree.dir.path().join("logs/j.log");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_log_is_verified_by_the_provenance_of_its_job() {
+    let tree = Tree::new().await;
+    let path = log(&tree).await;
+    let evidence = verify_log(&path, &tree.options()).unwrap();
+    assert_eq!(evidence.name.as_deref(), Some("logs/j.log"));
+    assert_eq!(evidence.job.as_ref().map(JobId::as_str), Some("j"));
+    assert_eq!((evidence.key_id.clone(), evidence.checks.len()), (tree.key.key_id(), 4));
+
+    // Taken elsewhere under another name, with the provenance beside it.
+    let away = tempfile::tempdir().unwrap();
+    let copy = away.path().join("build.txt");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(tree.envelope(), away.path().join("provenance.dsse.json")).unwrap();
+    fs::copy(tree.provenance(), away.path().join("provenance.json")).unwrap();
+    verify_log(&copy, &tree.options()).unwrap();
+
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        fs::write(&path, changed).unwrap();
+        let error = verify_log(&path, &tree.options()).unwrap_err();
+        assert_eq!((error.part, error.failure), (Part::Artifact, Failure::Mismatch), "byte {at}");
+    }
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(verify_log(&path, &tree.options()).unwrap_err().part, Part::Artifact);
+    // An artifact is no log, and a log no artifact.
+    let tree = Tree::new().await;
+    assert_eq!(verify_log(&tree.path(NAME), &tree.options()).unwrap_err().part, Part::Envelope);
+    let only = tree.options().with_signature_only();
+    assert_eq!(verify_log(&path, &only).unwrap_err().failure, Failure::Unanswerable);
+}
+
+#[tokio::test]
+async fn what_is_expected_of_the_source_is_checked() {
+    let tree = Tree::new().await;
+    let path = log(&tree).await;
+    let good = tree
+        .options()
+        .with_expected_job("j".parse().unwrap())
+        .with_expected_repository("git+https://git.example.com/a")
+        .with_expected_commit("a".repeat(40));
+    let evidence = verify_log(&path, &good).unwrap();
+    assert_eq!(evidence.checks.len(), 7, "{:?}", evidence.checks);
+    for bad in [
+        good.clone().with_expected_job("k".parse().unwrap()),
+        good.clone().with_expected_repository("git+https://git.example.com/b"),
+        good.clone().with_expected_repository(""),
+        good.clone().with_expected_commit("a".repeat(39)),
+        good.clone().with_expected_commit("b".repeat(40)),
+    ] {
+        let error = verify_log(&path, &bad).unwrap_err();
+        assert_eq!((error.part, error.failure), (Part::Envelope, Failure::Mismatch), "{error}");
+    }
+    // A provenance that names no source answers no question about it.
+    let tree = Tree::new().await;
+    for bad in [
+        tree.options().with_expected_commit("a".repeat(40)),
+        tree.options().with_expected_repository("git+https://git.example.com/a"),
+    ] {
+        let error = verify_file(&tree.path(NAME), &bad).unwrap_err();
+        assert!(error.reason.contains("none that it names"), "{error}");
+        let only = verify_file(&tree.path(NAME), &bad.with_signature_only()).unwrap_err();
+        assert_eq!(only.failure, Failure::Unanswerable);
     }
 }
 

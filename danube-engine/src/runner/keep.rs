@@ -181,8 +181,21 @@ impl Run<'_> {
         let version = env!("CARGO_PKG_VERSION");
         let builder_id = self.options.builder_id.clone();
         let id = self.spec.id.clone();
-        let input = ProvenanceInput::new(id, builder_id, version, self.parameters())
-            .with_times(times.started_at, times.finished_at);
+        let mut input = ProvenanceInput::new(id, builder_id, version, self.parameters())
+            .with_times(times.started_at, times.finished_at)
+            .with_form(self.options.provenance_form);
+        // Everybody who gets an artifact can read this.
+        let masked = |text: &String| self.needles.redact_str(text);
+        input.pipeline = self.spec.pipeline.as_ref().map(masked);
+        input.source = self.spec.source.clone().map(|mut source| {
+            source.repository = masked(&source.repository);
+            source.branch = source.branch.as_ref().map(masked);
+            source
+        });
+        input.entry_point = self.spec.entry_point.clone().map(|mut entry| {
+            entry.path = masked(&entry.path);
+            entry
+        });
         let log = log_digest.map(|digest| LogSubject::new(&self.spec.id, log_bytes, digest));
         artifacts.prove(&input, &kept.records, log.as_ref()).await
     }

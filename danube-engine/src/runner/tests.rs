@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use danube_artifacts::attest::{EntryPoint, Source};
 use danube_artifacts::{ArtifactState, BlobKey};
 use danube_core::{ErrorClass, SecretBytes};
 use danube_exec::{
@@ -601,6 +602,10 @@ fn secretive(house: &House) -> JobSpec {
     spec.steps[0].command = crate::StepCommand::Shell(format!("echo {SECRET}"));
     spec.steps[1].command = crate::StepCommand::Argv(vec!["echo".into(), SECRET.into()]);
     spec.secrets.push(("TOKEN".into(), SecretBytes::from(SECRET)));
+    spec.pipeline = Some(format!("pipeline {SECRET}"));
+    let source = Source::new(format!("https://{SECRET}@git.example.com/a"), "a".repeat(40));
+    spec.source = Some(source.with_branch(format!("branch-{SECRET}")));
+    spec.entry_point = Some(EntryPoint::of(format!("{SECRET}.yaml"), b"steps"));
     spec
 }
 
@@ -640,6 +645,9 @@ async fn a_secret_stands_in_no_proof_and_in_no_artifact_name() {
     let mut all = everything(&house, &outcome).await;
     let provenance = house.blob(&BlobKey::provenance(&job())).await;
     all.push_str(&String::from_utf8(provenance).unwrap());
+    for masked in ["pipeline ***", "https://***@git.example.com/a", "branch-***", "***.yaml"] {
+        assert!(all.contains(masked), "{masked}: {all}");
+    }
     assert!(all.contains("artifact: x-*** has a secret in its name"), "{all}");
     assert!(!all.contains("hunter2"), "{all}");
 }

@@ -1,9 +1,11 @@
 //! The binary as people run it: every test starts `danube` in a data directory of its own.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod archive;
 mod bad_input;
 mod canary;
 mod harness;
+mod keys;
 mod logs;
 mod recovery;
 mod run;

@@ -144,3 +144,51 @@ fn a_live_stream_rebuilds_the_log_and_ends_with_the_job() {
     // With a stream open, the server still ends.
     assert_eq!(server.stop(), Some(0));
 }
+
+#[test]
+fn what_a_server_has_is_verified_with_a_key_of_ones_own() {
+    let danube = Danube::new();
+    let script = "mkdir 'o ut'; echo content > 'o ut/ä.txt'; echo hello";
+    danube.expect(0, &["run", "--artifact", "o ut/*", "--", "sh", "-c", script]);
+    let id = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+    let server = Server::start(&danube);
+    // Somebody else, who has the public key and nothing more.
+    let stranger = Danube::new();
+    let key = stranger.work().join("key.pub");
+    fs::copy(danube.data().join("keys/signing.key.pub"), &key).unwrap();
+    let base = ["verify-artifact", "--server", &server.base, "--job", &id];
+    let with_key = [&base[..], &["--public-key", "key.pub"]].concat();
+    let artifact = [&with_key[..], &["o ut/ä.txt"]].concat();
+    let log = [&with_key[..], &["--log"]].concat();
+    let told = stranger.expect(0, &artifact);
+    assert!(
+        told.contains("fetched 8 bytes") && told.contains("o%20ut/%C3%A4.txt is verified"),
+        "{told}"
+    );
+    let told = stranger.expect(0, &log);
+    assert!(told.contains("the name logs/"), "{told}");
+    assert!(fs::read_dir(stranger.data()).unwrap().next().is_none(), "nothing was written");
+
+    // Without a key of one's own nothing is believed, and what is not there is not verified.
+    stranger.expect(1, &[&base[..], &["o ut/ä.txt"]].concat());
+    stranger.expect(1, &[&with_key[..], &["other"]].concat());
+    stranger.expect(2, &["verify-artifact", "--server", &server.base, "a"]);
+    let elsewhere = ["verify-artifact", "--server", "http://127.0.0.1:1", "--job", &id, "a"];
+    stranger.expect(1, &elsewhere);
+
+    // The server is not believed either: what it has was changed.
+    use std::os::unix::fs::PermissionsExt;
+    for (path, args) in [
+        (danube.data().join("artifacts").join(&id).join("o ut/ä.txt"), &artifact),
+        (danube.data().join("logs").join(format!("{id}.log")), &log),
+    ] {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let out = stranger.run(args);
+        assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+        assert!(said(&out).contains("artifact: http://"), "{}", said(&out));
+    }
+    server.stop();
+}

@@ -139,3 +139,129 @@ fn another_artifact_of_the_same_job_is_not_taken_for_this_one() {
     let out = danube.run(&["verify-artifact", a.to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
 }
+
+#[test]
+fn a_log_is_verified_and_the_source_is_told_and_expected() {
+    let danube = Danube::new();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let repository = "git+https://git.example.com/a/b";
+    fs::write(
+        danube.work().join("job.yaml"),
+        "name: release\nsteps:\n  - run: echo hi; echo x > a\n    name: one\nartifacts: [a]\n",
+    )
+    .unwrap();
+    let source = ["--repository", repository, "--commit", commit, "--branch", "main", "job.yaml"];
+    danube.expect(0, &[&["run"], &source[..]].concat());
+    let id = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+    let log = danube.data().join("logs").join(format!("{id}.log"));
+    let log = log.to_str().unwrap();
+    let expected = ["--job", &id, "--repository", repository, "--commit", commit];
+    let told = danube.expect(0, &[&["verify-artifact", "--log", log], &expected[..]].concat());
+    for part in [
+        "is of commit 0123",
+        "builder: urn:danube:builder",
+        "pipeline: release",
+        "branch: main",
+        "entry point: job.yaml",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    danube.expect(1, &["verify-artifact", "--log", log, "--commit", &commit.replace('0', "1")]);
+    danube.expect(2, &["run", "--commit", commit, "--", "true"]);
+    danube.expect(2, &["run", "--commit", "main", "--repository", "x", "--", "true"]);
+
+    let mut bytes = fs::read(log).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(log, bytes).unwrap();
+    let out = danube.run(&["verify-artifact", "--log", log]);
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(stderr(&out).contains("artifact: "), "{}", said(&out));
+}
+
+#[test]
+fn provenance_is_printed_in_every_format_and_written_in_every_form() {
+    let danube = Danube::new();
+    for (form, statement) in [("v1", "v1"), ("v0.2", "v0.1"), ("v0.1", "v0.1")] {
+        let config = danube.work().join("danube.toml");
+        fs::write(&config, format!("[provenance]\nform = \"{form}\"\nbuilder_id = \"urn:us\"\n"))
+            .unwrap();
+        let config = config.to_str().unwrap();
+        danube.expect(
+            0,
+            &["--config", config, "run", "--artifact", "a", "--", "sh", "-c", "echo x > a"],
+        );
+        let print = |format: &str| {
+            danube.expect(0, &["artifacts", "provenance", "latest", "--format", format])
+        };
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let said = json(&print("statement"));
+        assert_eq!(said["_type"], format!("https://in-toto.io/Statement/{statement}"));
+        assert_eq!(said["predicateType"], format!("https://slsa.dev/provenance/{form}"));
+        assert!(said.to_string().contains("urn:us"));
+        let (envelope, bundle) = (json(&print("envelope")), json(&print("bundle")));
+        assert_eq!(bundle["dsseEnvelope"], envelope);
+        let id = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+        let dir = danube.data().join("artifacts").join(id);
+        assert_eq!(
+            print("envelope").into_bytes(),
+            fs::read(dir.join(".danube/provenance.dsse.json")).unwrap()
+        );
+        danube.expect(0, &["verify-artifact", dir.join("a").to_str().unwrap()]);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The folder is the library's; here the same cases go through the command line and its exit code.
+#[test]
+fn every_case_of_the_case_folder_exits_as_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../danube-artifacts/cases/verify");
+    let danube = Danube::new();
+    let mut seen = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap().path();
+        let Ok(text) = fs::read_to_string(entry.join("case.json")) else { continue };
+        let case: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        copy_all(&folder.join("base"), root.path());
+        if entry.join("tree").exists() {
+            copy_all(&entry.join("tree"), root.path());
+        }
+        let words = |key: &str| -> Vec<String> {
+            let list = case[key].as_array().unwrap().iter();
+            list.map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        for removed in words("removed") {
+            fs::remove_file(root.path().join(removed)).unwrap();
+        }
+        let mut args = vec!["--data-dir".to_owned(), ".".to_owned(), "verify-artifact".to_owned()];
+        args.push(case["path"].as_str().unwrap().to_owned());
+        args.extend(words("options"));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let out = danube.command(&args).current_dir(root.path()).output().unwrap();
+        let expect = &case["expect"];
+        let (code, part) = match expect["verified"].as_bool().unwrap() {
+            true => (0, ""),
+            // What cannot be answered names no part: the reason is in the question.
+            false if expect["failure"] == "unanswerable" => (1, "the signature alone"),
+            false if expect["part"] == "key" => (1, "key"),
+            false => (1, expect["part"].as_str().unwrap()),
+        };
+        assert_eq!(out.status.code(), Some(code), "{}: {}", entry.display(), said(&out));
+        assert!(stderr(&out).contains(part), "{}: {}", entry.display(), said(&out));
+        seen += 1;
+    }
+    assert!(seen >= 50, "{seen}");
+}
