@@ -59,6 +59,31 @@ pub enum Error {
         /// The limit.
         limit_bytes: u64,
     },
+    /// More or fewer bytes arrived than were announced.
+    #[error("{key} has {actual} bytes, not {expected} as announced")]
+    SizeMismatch {
+        /// The key.
+        key: BlobKey,
+        /// What was announced.
+        expected: u64,
+        /// What arrived; of a body that is too long, what had arrived when it was refused.
+        actual: u64,
+    },
+    /// There is no room for it.
+    #[error(
+        "{key} needs {needed_bytes} bytes, and {backend} has room for {available_bytes}: \
+         delete artifacts, shorten their retention, or enlarge the disk"
+    )]
+    NoSpace {
+        /// The key.
+        key: BlobKey,
+        /// The backend, as its `Display` names it.
+        backend: String,
+        /// How many bytes are still to be written, as far as it is known.
+        needed_bytes: u64,
+        /// How many may be.
+        available_bytes: u64,
+    },
     /// What arrived is not what was announced.
     #[error("{key} has the SHA-256 {actual}, not {expected} as announced")]
     DigestMismatch {
@@ -160,8 +185,11 @@ impl Error {
             Self::NotActive { state: ArtifactState::Deleted, .. } => ErrorClass::Gone,
             Self::NotActive { .. } => ErrorClass::Unavailable,
             Self::Exists { .. } | Self::InTheWay { .. } => ErrorClass::Conflict,
-            Self::TooLarge { .. } | Self::TooMany { .. } => ErrorClass::Exhausted,
-            Self::DigestMismatch { .. }
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::NoSpace { .. } => {
+                ErrorClass::Exhausted
+            }
+            Self::SizeMismatch { .. }
+            | Self::DigestMismatch { .. }
             | Self::OutOfRange { .. }
             | Self::Name(_)
             | Self::Invalid { .. } => ErrorClass::Invalid,

@@ -188,7 +188,8 @@ impl Artifacts {
             tags,
         };
         record.validate()?;
-        let put = PutOptions { mode, max_bytes, expected };
+        let mut put = PutOptions::default().with_mode(mode).with_max_bytes(max_bytes);
+        put.expected = expected;
         let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
         record.size_bytes = stored.size_bytes;
         record.digest = stored.digest;

@@ -20,12 +20,12 @@ mod sweep;
 pub mod verify;
 
 pub use blob::{
-    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, PutMode,
-    PutOptions, Stored,
+    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, Durability,
+    PutMode, PutOptions, Stored,
 };
 pub use error::Error;
 pub use facade::{Artifacts, KeepOptions};
-pub use fs_blobs::FsBlobs;
+pub use fs_blobs::{DEFAULT_KEEP_FREE_BYTES, FsBlobs};
 pub use index::{ArtifactIndex, MemoryIndex};
 pub use keys::{Opened, PublicKeys, SigningKey, SigningKeys};
 pub use memory_blobs::MemoryBlobs;

@@ -67,7 +67,7 @@ impl BlobStore for MemoryBlobs {
         options: PutOptions,
     ) -> Result<Stored, Error> {
         let mode = options.mode;
-        let mut intake = Intake::new(key.clone(), options);
+        let mut intake = Intake::new(key.clone(), options)?;
         let mut whole = BytesMut::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;
@@ -124,5 +124,13 @@ impl BlobStore for MemoryBlobs {
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         Ok(self.blobs().remove(key).map_or(0, |(bytes, _)| bytes.len() as u64))
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn sweep(&self, _before: Timestamp) -> Result<u64, Error> {
+        Ok(0)
     }
 }

@@ -12,6 +12,7 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("flock", "util-linux"),
     ("mount", "mount"),
+    ("strace", "strace"),
 ];
 
 /// The version that `deny.toml` was written for.
