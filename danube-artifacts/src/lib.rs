@@ -24,17 +24,17 @@ pub use blob::{
     PutMode, PutOptions, Stored,
 };
 pub use error::Error;
-pub use facade::{Artifacts, KeepOptions};
+pub use facade::{Artifacts, Deleted, KeepOptions};
 pub use fs_blobs::{DEFAULT_KEEP_FREE_BYTES, FsBlobs};
 pub use index::{ArtifactIndex, MemoryIndex};
 pub use keys::{Opened, PublicKeys, SigningKey, SigningKeys};
 pub use memory_blobs::MemoryBlobs;
 pub use record::{
-    ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES, MAX_TAG_VALUE_BYTES,
-    MAX_TAGS,
+    ArtifactKind, ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES,
+    MAX_TAG_VALUE_BYTES, MAX_TAGS, RecordChange,
 };
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
-pub use stream::{bytes_stream, file_stream};
+pub use stream::{bytes_stream, counted_stream, file_stream};
 pub use sweep::ArtifactSweep;
 
 #[cfg(test)]

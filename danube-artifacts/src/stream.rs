@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use danube_core::{BoxError, ByteRange};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
 use crate::ByteStream;
 
@@ -27,6 +28,33 @@ pub fn bytes_stream(bytes: impl Into<Bytes>) -> ByteStream {
 #[must_use]
 pub fn file_stream(file: File) -> ByteStream {
     read_stream(Arc::new(file), 0, None)
+}
+
+/// The same stream, which adds what went through to `count`: for whoever shows progress.
+#[must_use]
+pub fn counted_stream(body: ByteStream, count: Arc<AtomicU64>) -> ByteStream {
+    Box::pin(body.inspect(move |chunk| {
+        if let Ok(bytes) = chunk {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+    }))
+}
+
+/// The first `want` bytes of a stream, fewer where it ends or fails earlier, and the stream as it was.
+pub(crate) async fn peek(mut body: ByteStream, want: usize) -> (Vec<u8>, ByteStream) {
+    let (mut head, mut taken) = (Vec::new(), Vec::new());
+    while head.len() < want {
+        let Some(chunk) = body.next().await else { break };
+        let failed = chunk.is_err();
+        if let Ok(bytes) = &chunk {
+            head.extend_from_slice(&bytes[..bytes.len().min(want - head.len())]);
+        }
+        taken.push(chunk);
+        if failed {
+            break;
+        }
+    }
+    (head, Box::pin(stream::iter(taken).chain(body)))
 }
 
 /// The range of a file; one that ends early is an error.

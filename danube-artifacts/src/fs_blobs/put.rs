@@ -11,10 +11,11 @@ use bytes::Bytes;
 use danube_core::{ErrorClass, Sha256Digest, files};
 use futures_util::StreamExt;
 use futures_util::future::try_join3;
-use rustix::fs::{Advice, AtFlags, FlockOperation, Mode};
+use rustix::fs::{AtFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::pool::{self, Pinned};
 use super::staging::{STAGING_DIR, Staged, remove_leftovers};
@@ -29,8 +30,9 @@ use crate::{
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches that wait for the slower of hashing and writing.
 const DEPTH: usize = 8;
-/// After so many bytes the disk is told to begin with them, and asked how much room is left.
-const STRETCH_BYTES: u64 = 8 * 1024 * 1024;
+/// After so many bytes they are synced while the next ones come, and the disk is asked how much room is
+/// left: the sync at the end has then little to wait for.
+const STRETCH_BYTES: u64 = 64 * 1024 * 1024;
 
 type Batch = Vec<Bytes>;
 
@@ -50,7 +52,7 @@ pub(super) async fn put(
     }
     let begun = store.blocking(move |inner| upload.begin(inner, head)).await?;
     let Begun { upload, place, hasher, head, sink } = begun;
-    let (meter, hasher, sink) = pump(store, body, hasher, sink).await?;
+    let (meter, hasher, sink) = pump(store, body, upload.options.durability, hasher, sink).await?;
     store
         .blocking(move |inner| {
             let stored = meter.finish(digest_of(hasher))?;
@@ -63,9 +65,11 @@ pub(super) async fn put(
 async fn pump(
     store: &FsBlobs,
     mut body: Batches,
+    durability: Durability,
     mut hasher: Sha256,
     mut sink: Sink,
 ) -> Result<(Meter, Sha256, Sink), Error> {
+    let key = body.key.clone();
     let (to_hash, mut hash_in) = mpsc::channel::<Batch>(DEPTH);
     let (to_write, mut write_in) = mpsc::channel::<Batch>(DEPTH);
     let read = async move {
@@ -95,6 +99,7 @@ async fn pump(
     };
     let write = async {
         let mut batches = Vec::with_capacity(DEPTH);
+        let mut syncing = Syncing { key: &key, running: None };
         while write_in.recv_many(&mut batches, DEPTH).await > 0 {
             let taken = std::mem::take(&mut batches);
             let work = move |inner: &Inner| {
@@ -104,10 +109,36 @@ async fn pump(
                 Ok(sink)
             };
             sink = store.blocking(work).await?;
+            if durability == Durability::Synced && !syncing.is_busy() {
+                syncing.end(store).await?;
+                syncing.running = sink.due().map(|file| {
+                    tokio::task::spawn_blocking(move || file.and_then(|file| file.sync_data()))
+                });
+            }
         }
+        syncing.end(store).await?;
         Ok(sink)
     };
     try_join3(read, hash, write).await
+}
+
+/// A sync that goes on beside the writing. Its error must be told: the system tells it only once, and
+/// the sync at the end would succeed.
+struct Syncing<'a> {
+    key: &'a BlobKey,
+    running: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Syncing<'_> {
+    fn is_busy(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.is_finished())
+    }
+
+    async fn end(&mut self, store: &FsBlobs) -> Result<(), Error> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let ended = running.await.map_err(io::Error::from).flatten();
+        ended.map_err(|e| store.inner.io("put", self.key, e))
+    }
 }
 
 /// A body in batches, counted.
@@ -175,7 +206,9 @@ struct Writing {
     /// What was announced, as far as it is known.
     wanted: u64,
     written: u64,
-    begun: u64,
+    /// How much was written when the disk was last asked for room, and when it was last synced.
+    asked: u64,
+    synced: u64,
 }
 
 impl Writing {
@@ -187,26 +220,32 @@ impl Writing {
     ) -> Result<Self, Error> {
         inner.check_room(&key, staging, wanted)?;
         let (staged, file) = Staged::create(staging).map_err(|e| inner.io("put", &key, e))?;
-        Ok(Self { key, staged, file, wanted, written: 0, begun: 0 })
+        Ok(Self { key, staged, file, wanted, written: 0, asked: 0, synced: 0 })
     }
 
     fn take(&mut self, inner: &Inner, chunk: &[u8]) -> Result<(), Error> {
         self.file.write_all(chunk).map_err(|e| inner.io("put", &self.key, e))?;
         self.written += chunk.len() as u64;
-        let stretch = self.written - self.begun;
-        if stretch >= STRETCH_BYTES {
+        if self.written - self.asked >= STRETCH_BYTES {
+            self.asked = self.written;
             inner.check_room(&self.key, &self.file, self.wanted.saturating_sub(self.written))?;
-            // For dirty pages this means: begin to write them out. The sync at the end has then little
-            // left to wait for. It is a hint, so its errors say nothing.
-            let len = std::num::NonZeroU64::new(stretch);
-            let _ = rustix::fs::fadvise(&self.file, self.begun, len, Advice::DontNeed);
-            self.begun = self.written;
         }
         Ok(())
     }
 }
 
 impl Sink {
+    /// The file, when so much of it waits for the disk that the sync should begin.
+    fn due(&mut self) -> Option<io::Result<File>> {
+        match self {
+            Self::File(writing) if writing.written - writing.synced >= STRETCH_BYTES => {
+                writing.synced = writing.written;
+                Some(writing.file.try_clone())
+            }
+            _ => None,
+        }
+    }
+
     fn take(&mut self, inner: &Inner, chunk: &[u8]) -> Result<(), Error> {
         match self {
             Self::File(writing) => writing.take(inner, chunk),
@@ -504,13 +543,17 @@ impl Inner {
         Ok(Place { root, staging })
     }
 
-    /// Refuses what would fill the disk.
+    /// Refuses an artifact that would fill the disk. What Danube adds may use the rest: a signature that
+    /// did not fit would spoil what was kept.
     pub(super) fn check_room(
         &self,
         key: &BlobKey,
         on: impl std::os::fd::AsFd,
         needed_bytes: u64,
     ) -> Result<(), Error> {
+        if !matches!(key.part(), BlobPart::Artifact(_)) {
+            return Ok(());
+        }
         let stat = rustix::fs::fstatvfs(on).map_err(|e| self.io("put", key, e))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let available_bytes = free.saturating_sub(self.keep_free_bytes);

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
+mod crash;
 mod pool;
 
 fn key(path: &str) -> BlobKey {
