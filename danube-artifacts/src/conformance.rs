@@ -12,6 +12,7 @@
 pub mod blobs;
 pub mod index;
 pub mod signing;
+pub mod uploads;
 
 /// Runs one law on a runtime of its own.
 ///
@@ -91,6 +92,53 @@ macro_rules! blob_store_conformance {
                 random_operations_agree_with_a_map,
             ]
         );
+    };
+}
+
+/// The laws of [`UploadSessions`](crate::UploadSessions), one test each, for a backend that is a
+/// [`BlobStore`](crate::BlobStore), too: `upload_conformance!(name_of_the_module, (backend,
+/// what_keeps_it))`.
+#[macro_export]
+macro_rules! upload_conformance {
+    ($module:ident, $fixture:expr) => {
+        async fn $module() -> (impl $crate::BlobStore + $crate::UploadSessions, impl Sized) {
+            $fixture
+        }
+
+        $crate::upload_conformance!(@laws $module, [
+            parts_in_any_order_become_one_blob,
+            a_part_that_is_sent_again_replaces,
+            what_is_missing_is_named,
+            what_was_announced_is_checked,
+            modes_hold_for_uploads,
+            an_aborted_upload_is_gone,
+            a_sweep_forgets_old_uploads,
+        ]);
+    };
+    (@laws $module:ident, [$($law:ident),+ $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                fn $law() {
+                    $crate::conformance::run(async {
+                        let (backend, _guard) = super::$module().await;
+                        $crate::conformance::uploads::$law(backend).await;
+                    });
+                }
+            )+
+
+            mod through_arc {
+                $(
+                    #[test]
+                    fn $law() {
+                        $crate::conformance::run(async {
+                            let (backend, _guard) = super::super::$module().await;
+                            $crate::conformance::uploads::$law(::std::sync::Arc::new(backend)).await;
+                        });
+                    }
+                )+
+            }
+        }
     };
 }
 

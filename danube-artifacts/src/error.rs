@@ -7,7 +7,7 @@ use danube_core::{
     ArtifactName, BoxError, ErrorClass, InvalidName, JobId, Sha256Digest, files::PrivateFileError,
 };
 
-use crate::{ArtifactState, BlobKey};
+use crate::{ArtifactState, BlobKey, UploadId};
 
 /// An error of this crate. Its message names the thing; where there is a cause, `source()` has it.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,28 @@ pub enum Error {
         expected: Sha256Digest,
         /// What the bytes have.
         actual: Sha256Digest,
+    },
+    /// There is no such upload: it never was, was aborted, or was swept.
+    #[error("there is no upload {id}: begin a new one")]
+    NoUpload {
+        /// The upload.
+        id: UploadId,
+    },
+    /// Somebody else completes or aborts the upload right now, or sends parts of what was to be completed.
+    #[error("upload {id} is in use: try again when its other calls have returned")]
+    UploadBusy {
+        /// The upload.
+        id: UploadId,
+    },
+    /// A part is missing, wrong, or comes too late.
+    #[error("part {number} of upload {id} {reason}")]
+    Part {
+        /// The upload.
+        id: UploadId,
+        /// Which part, from 0 on.
+        number: u32,
+        /// What is wrong, as a sentence about it.
+        reason: String,
     },
     /// The range begins beyond the end.
     #[error("{key} has {size_bytes} bytes: nothing can be read from {start} on")]
@@ -181,7 +203,11 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } | Self::NoRecord { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::NoRecord { .. } | Self::NoUpload { .. } => {
+                ErrorClass::NotFound
+            }
+            Self::UploadBusy { .. } => ErrorClass::Unavailable,
+            Self::Part { .. } => ErrorClass::Conflict,
             Self::NotActive { state: ArtifactState::Deleted, .. } => ErrorClass::Gone,
             Self::NotActive { .. } => ErrorClass::Unavailable,
             Self::Exists { .. } | Self::InTheWay { .. } => ErrorClass::Conflict,

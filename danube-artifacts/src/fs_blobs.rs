@@ -20,6 +20,7 @@ use crate::{Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, PutOptions, S
 
 mod pool;
 mod put;
+mod sessions;
 mod staging;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod record;
 mod sign;
 mod stream;
 mod sweep;
+mod upload;
 pub mod verify;
 
 pub use blob::{
@@ -36,6 +37,10 @@ pub use record::{
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 pub use stream::{bytes_stream, counted_stream, file_stream};
 pub use sweep::ArtifactSweep;
+pub use upload::{
+    DEFAULT_PART_BYTES, MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES, Part, UploadId, UploadSessions,
+    UploadState,
+};
 
 #[cfg(test)]
 mod tests;

@@ -22,16 +22,16 @@ fn name(name: &str) -> ArtifactName {
     name.parse().expect("a valid artifact name")
 }
 
-fn key(of_job: &str, named: &str) -> BlobKey {
+pub(super) fn key(of_job: &str, named: &str) -> BlobKey {
     BlobKey::artifact(&job(of_job), &name(named))
 }
 
-fn sha256(bytes: &[u8]) -> Sha256Digest {
+pub(super) fn sha256(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// Bytes that differ from place to place, so that a shift shows.
-fn bytes_of(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn bytes_of(len: usize, seed: u64) -> Vec<u8> {
     let mut numbers = Numbers::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

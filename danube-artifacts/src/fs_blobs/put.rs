@@ -27,7 +27,7 @@ use crate::{
 
 /// Bytes that go to a thread at once. A body that ends within them is hashed before anything is
 /// written; of a longer one they are the head by which the pool guesses.
-const BATCH_BYTES: usize = 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches that wait for the slower of hashing and writing.
 const DEPTH: usize = 8;
 /// After so many bytes they are synced while the next ones come, and the disk is asked how much room is
@@ -510,7 +510,7 @@ impl Upload {
     }
 }
 
-fn same_content(one: &File, other: &File) -> io::Result<bool> {
+pub(super) fn same_content(one: &File, other: &File) -> io::Result<bool> {
     let len = one.metadata()?.len();
     if len != other.metadata()?.len() {
         return Ok(false);

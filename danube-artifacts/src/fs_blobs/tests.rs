@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 mod crash;
 mod pool;
+mod sessions;
 
 fn key(path: &str) -> BlobKey {
     BlobKey::from_path(&"j".parse().unwrap(), path).unwrap()

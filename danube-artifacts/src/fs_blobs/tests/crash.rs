@@ -16,7 +16,7 @@ const CHANGES: &str = "mkdirat,write,fsetxattr,fchmod,fsync,flock,linkat,symlink
 
 /// The test's harness writes, too, from a thread with a count of its own: the thread that puts begins
 /// beyond what that one reaches.
-const OTHERS_WRITES: usize = 100;
+pub(super) const OTHERS_WRITES: usize = 100;
 
 struct Case {
     name: &'static str,
@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(seed + 6) >> 3) as u8).collect()
 }
 
@@ -62,12 +62,21 @@ fn body_of(seed: u64, len: usize) -> ByteStream {
     Box::pin(futures_util::stream::iter(chunks))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(1)
         .enable_all()
         .build()
         .unwrap()
+}
+
+/// Brings the thread that puts beyond the count of the others.
+pub(super) fn warm_up(runtime: &tokio::runtime::Runtime) {
+    let warm_up = runtime.spawn_blocking(|| {
+        let mut nowhere = File::create("/dev/null").unwrap();
+        (0..OTHERS_WRITES).for_each(|_| std::io::Write::write_all(&mut nowhere, b"x").unwrap());
+    });
+    runtime.block_on(warm_up).unwrap();
 }
 
 /// Puts what the case says into the current directory and tells how that ended.
@@ -81,11 +90,7 @@ fn put_one_case() {
     let options = PutOptions::default().with_mode(mode);
     let store = FsBlobs::new(".").with_keep_free_bytes(0);
     let runtime = runtime();
-    let warm_up = runtime.spawn_blocking(|| {
-        let mut nowhere = File::create("/dev/null").unwrap();
-        (0..OTHERS_WRITES).for_each(|_| std::io::Write::write_all(&mut nowhere, b"x").unwrap());
-    });
-    runtime.block_on(warm_up).unwrap();
+    warm_up(&runtime);
     let done = runtime.block_on(store.put(&key("dir/a"), body_of(case.seed, case.len), options));
     match done {
         Ok(_) => println!("\nstored"),
@@ -93,13 +98,13 @@ fn put_one_case() {
     }
 }
 
-struct Ran {
-    said: String,
-    trace: String,
+pub(super) struct Ran {
+    pub(super) said: String,
+    pub(super) trace: String,
 }
 
 impl Ran {
-    fn stored(&self) -> bool {
+    pub(super) fn stored(&self) -> bool {
         self.said.contains("\nstored\n")
     }
 
@@ -109,6 +114,10 @@ impl Ran {
 }
 
 fn under_strace(case: usize, dir: &Path, inject: Option<&str>) -> Ran {
+    test_under_strace("crash::put_one_case", case, dir, inject)
+}
+
+pub(super) fn test_under_strace(test: &str, case: usize, dir: &Path, inject: Option<&str>) -> Ran {
     let traces = tempfile::tempdir().unwrap();
     let trace = traces.path().join("trace");
     let mut command = Command::new("strace");
@@ -116,7 +125,8 @@ fn under_strace(case: usize, dir: &Path, inject: Option<&str>) -> Ran {
     command.arg(format!("-etrace={CHANGES}"));
     command.args(inject.map(|inject| format!("-einject={inject}")));
     command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "fs_blobs::tests::crash::put_one_case", "--ignored", "--nocapture"]);
+    command.arg("--exact").arg(format!("fs_blobs::tests::{test}"));
+    command.args(["--ignored", "--nocapture"]);
     command.current_dir(dir).env("DANUBE_TEST_CASE", case.to_string()).stdin(Stdio::null());
     let output = command.output().expect("strace is installed: cargo xtask test installs it");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -124,7 +134,7 @@ fn under_strace(case: usize, dir: &Path, inject: Option<&str>) -> Ran {
 }
 
 /// How often the thread that puts makes each of the calls.
-fn calls_of(trace: &str) -> BTreeMap<String, usize> {
+pub(super) fn calls_of(trace: &str) -> BTreeMap<String, usize> {
     let mut threads: BTreeMap<&str, BTreeMap<String, usize>> = BTreeMap::new();
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
@@ -139,13 +149,13 @@ fn calls_of(trace: &str) -> BTreeMap<String, usize> {
 }
 
 /// Which of them belong to the put.
-fn of_the_put(call: &str, times: usize) -> std::ops::RangeInclusive<usize> {
+pub(super) fn of_the_put(call: &str, times: usize) -> std::ops::RangeInclusive<usize> {
     if call == "write" { OTHERS_WRITES + 1..=times } else { 1..=times }
 }
 
 /// In memory where there is such a place: a process that dies loses nothing there either, and
 /// hundreds of syncs take no time.
-fn quick_dir() -> tempfile::TempDir {
+pub(super) fn quick_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
