@@ -10,8 +10,9 @@ use danube_core::{ArtifactName, ByteRange, Clock, JobId, Sha256Digest, Timestamp
 use crate::attest::{self, Envelope, LogSubject, ProvenanceInput};
 use crate::stream::peek;
 use crate::{
-    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobStore, ByteStream,
-    DEFAULT_MAX_BYTES, Durability, Error, PutMode, PutOptions, RecordChange, Signer, bytes_stream,
+    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobPart, BlobStore, ByteStream,
+    DEFAULT_MAX_BYTES, Durability, Error, PutMode, PutOptions, RecordChange, Signer, Stored,
+    UploadId, UploadSessions, bytes_stream,
 };
 
 #[cfg(test)]
@@ -65,6 +66,18 @@ impl Default for KeepOptions {
 }
 
 impl KeepOptions {
+    /// What of it the store of the bytes has to know.
+    #[must_use]
+    pub fn put(&self) -> PutOptions {
+        PutOptions {
+            mode: self.mode,
+            max_bytes: self.max_bytes,
+            size_bytes: self.size_bytes,
+            expected: self.expected,
+            durability: self.durability,
+        }
+    }
+
     /// With this mode.
     #[must_use]
     pub fn with_mode(mut self, mode: PutMode) -> Self {
@@ -190,17 +203,50 @@ impl Artifacts {
         body: ByteStream,
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
-        let KeepOptions {
-            mode,
-            max_bytes,
-            size_bytes,
-            expected,
-            durability,
-            content_type,
-            keep_for,
-            keep_forever,
-            tags,
-        } = options;
+        let put = options.put();
+        let mut record = Self::record_of(job, name, options)?;
+        let (head, body) = peek(body, SNIFFED_BYTES).await;
+        if record.content_type.is_empty() {
+            record.content_type = content_type_of(name, &head);
+        }
+        let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
+        self.record(record, stored).await
+    }
+
+    /// Completes an upload in parts and records what it became as `uploading`; doing it again gives the same.
+    /// Of `options` counts what [`KeepOptions::put`] does not give: that was said when the upload began.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UploadSessions::complete`], of [`BlobStore::get`] and [`ArtifactIndex::put`];
+    /// [`Error::Invalid`] for an upload that is no artifact.
+    pub async fn keep_upload(
+        &self,
+        uploads: &dyn UploadSessions,
+        id: &UploadId,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let key = uploads.upload(id).await?.key;
+        let BlobPart::Artifact(name) = key.part() else {
+            return Err(Error::invalid("upload", &key.to_string(), "is no artifact"));
+        };
+        let mut record = Self::record_of(key.job(), name, options)?;
+        let stored = uploads.complete(id).await?;
+        if record.content_type.is_empty() {
+            let head = (stored.size_bytes > 0).then(|| ByteRange::new(0, SNIFFED_BYTES as u64));
+            let (head, _) = peek(self.blobs.get(&key, head).await?.body, SNIFFED_BYTES).await;
+            record.content_type = content_type_of(name, &head);
+        }
+        self.record(record, stored).await
+    }
+
+    /// The record as far as it is known before the bytes are; without a media type where they tell it.
+    fn record_of(
+        job: &JobId,
+        name: &ArtifactName,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let KeepOptions { content_type, keep_for, keep_forever, tags, .. } = options;
         if name_is_taken_by_metadata(name) {
             return Err(Error::invalid(
                 "artifact name",
@@ -208,12 +254,13 @@ impl Artifacts {
                 "must not lie below a directory called like a provenance file",
             ));
         }
+        let told = content_type.is_some();
         let mut record = ArtifactRecord {
             job: job.clone(),
             name: name.clone(),
             size_bytes: 0,
             digest: Sha256Digest::from_bytes([0; 32]),
-            content_type: content_type.clone().unwrap_or_else(|| content_type_of(name, &[])),
+            content_type: content_type.unwrap_or_else(|| content_type_of(name, &[])),
             state: ArtifactState::Uploading,
             created_at: Timestamp::UNIX_EPOCH,
             keep_for: keep_for.map(|duration| Duration::from_secs(duration.as_secs())),
@@ -221,12 +268,17 @@ impl Artifacts {
             tags,
         };
         record.validate()?;
-        let (head, body) = peek(body, SNIFFED_BYTES).await;
-        if content_type.is_none() {
-            record.content_type = content_type_of(name, &head);
+        if !told {
+            record.content_type.clear();
         }
-        let put = PutOptions { mode, max_bytes, size_bytes, expected, durability };
-        let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
+        Ok(record)
+    }
+
+    async fn record(
+        &self,
+        mut record: ArtifactRecord,
+        stored: Stored,
+    ) -> Result<ArtifactRecord, Error> {
         record.size_bytes = stored.size_bytes;
         record.digest = stored.digest;
         record.created_at = whole_milliseconds(self.clock.now());

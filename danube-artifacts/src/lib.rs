@@ -14,6 +14,7 @@ mod intake;
 mod keys;
 mod memory_blobs;
 mod record;
+mod send;
 mod sign;
 mod stream;
 mod sweep;
@@ -34,6 +35,7 @@ pub use record::{
     ArtifactKind, ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES,
     MAX_TAG_VALUE_BYTES, MAX_TAGS, RecordChange,
 };
+pub use send::{Sent, send_file};
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 pub use stream::{bytes_stream, counted_stream, file_stream};
 pub use sweep::ArtifactSweep;

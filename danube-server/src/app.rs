@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use danube_artifacts::{
     ArtifactSweep, Artifacts, BlobStore, FsBlobs, Opened, PublicKeys, Signer, SigningKeys,
+    UploadSessions,
 };
 use danube_core::files::create_private_dir;
 use danube_core::{CandidateKind, Clock, ErrorClass, JobId, Sweep, SystemClock};
@@ -26,6 +27,7 @@ pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) uploads: Arc<dyn UploadSessions>,
 }
 
 impl App {
@@ -35,11 +37,13 @@ impl App {
         Self::create_dirs(&config)?;
         let dir = config.data_dir.clone();
         let store = Store::open(&dir.join("danube.db"), StoreOptions::default()).await?;
+        let blobs = FsBlobs::new(dir.join("artifacts"));
         let app = Self {
             clock: Arc::new(SystemClock),
             store: Arc::new(store),
             logs: Arc::new(FsLogs::new(dir.join("logs"))),
-            blobs: Arc::new(FsBlobs::new(dir.join("artifacts"))),
+            blobs: Arc::new(blobs.clone()),
+            uploads: Arc::new(blobs),
             config,
         };
         app.recover().await?;

@@ -223,6 +223,35 @@ async fn all_of_a_job_is_deleted_but_what_is_kept_for_ever() {
 }
 
 #[tokio::test]
+async fn an_upload_in_parts_becomes_an_artifact_like_any_other() {
+    let house = house();
+    let blobs = MemoryBlobs::new();
+    let artifacts = Artifacts::new(
+        Arc::new(blobs.clone()),
+        Arc::new(MemoryIndex::new()),
+        Arc::clone(&house.key) as _,
+        Arc::new(house.clock.clone()),
+    );
+    let (named, options) = (name("picture"), KeepOptions::default().with_tag("k", "v"));
+    let key = BlobKey::artifact(&house.job, &named);
+    let id = blobs.begin(&key, options.put(), crate::MIN_PART_BYTES).await.unwrap();
+    let png = bytes::Bytes::from_static(b"\x89PNG\r\n\x1a\n and so on");
+    blobs.put_part(&id, 0, png.clone()).await.unwrap();
+    for _ in 0..2 {
+        let kept = artifacts.keep_upload(&blobs, &id, options.clone()).await.unwrap();
+        assert_eq!((kept.content_type.as_str(), kept.size_bytes), ("image/png", png.len() as u64));
+        assert_eq!(kept.tags["k"], "v");
+        artifacts.sign(&kept).await.unwrap();
+    }
+    let (_, blob) = artifacts.open(&house.job, &named, None).await.unwrap();
+    assert_eq!(read(blob).await, png);
+    let metadata = BlobKey::provenance(&house.job);
+    let id = blobs.begin(&metadata, PutOptions::default(), crate::MIN_PART_BYTES).await.unwrap();
+    let refused = artifacts.keep_upload(&blobs, &id, KeepOptions::default()).await.unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::Invalid);
+}
+
+#[tokio::test]
 async fn the_first_bytes_are_looked_at_and_arrive() {
     let house = house();
     let png: Vec<u8> = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 20_000]].concat();

@@ -1,6 +1,7 @@
 //! The binary as people run it: every test starts `danube` in a data directory of its own.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod artifacts;
 mod bad_input;
 mod harness;
 mod logs;
