@@ -97,28 +97,7 @@ fn one_large_file(criterion: &mut Criterion) {
             runtime.block_on(put).expect("kept")
         });
     });
-    group.bench_function("get", |b| {
-        b.iter(|| runtime.block_on(drain(&store, &key("first"))));
-    });
-    group.bench_function("limit: read", |b| {
-        let path = dir.path().join("artifacts/bench/first");
-        let mut buffer = vec![0; CHUNK_BYTES];
-        b.iter(|| {
-            let mut file = File::open(&path).expect("a file");
-            while std::io::Read::read(&mut file, &mut buffer).expect("read") > 0 {}
-        });
-    });
     group.finish();
-}
-
-async fn drain(store: &FsBlobs, key: &BlobKey) {
-    use futures_util::StreamExt;
-    let mut blob = store.get(key, None).await.expect("there");
-    let mut read = 0;
-    while let Some(chunk) = blob.body.next().await {
-        read += chunk.expect("read").len() as u64;
-    }
-    assert_eq!(read, blob.size_bytes);
 }
 
 fn many_small_files(criterion: &mut Criterion) {

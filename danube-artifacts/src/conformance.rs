@@ -77,6 +77,7 @@ macro_rules! blob_store_conformance {
                 a_sweep_touches_no_blob,
                 a_body_over_its_limit_leaves_nothing,
                 a_body_that_fails_leaves_nothing,
+                a_body_that_fails_anywhere_changes_nothing,
                 a_put_dropped_before_its_body_ends_leaves_nothing,
                 what_is_not_there_is_told,
                 a_range_is_what_lies_in_it,

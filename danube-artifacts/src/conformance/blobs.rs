@@ -303,6 +303,46 @@ pub async fn a_body_that_fails_leaves_nothing(store: impl BlobStore) {
     assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
 }
 
+/// Wherever a body fails or is given up, also one that begins like something that is stored: the key
+/// holds what it held, and so does every other.
+pub async fn a_body_that_fails_anywhere_changes_nothing(store: impl BlobStore) {
+    let mut numbers = Numbers::new(23);
+    let long = bytes_of(2_500_000, 31);
+    put(&store, &key("j", "like it"), &long).await;
+    put(&store, &key("j", "taken"), b"old").await;
+    for round in 0..24 {
+        let named = if round % 2 == 0 { "fresh" } else { "taken" };
+        let key = key("j", named);
+        let len = numbers.below(long.len());
+        let chunk = 1 + numbers.below(400_000);
+        let chunks: Vec<Result<Bytes, BoxError>> =
+            long[..len].chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        if round % 3 == 0 {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let silence = stream::once(async move {
+                let _ = tell.send(());
+                future::pending().await
+            });
+            let body: ByteStream = Box::pin(stream::iter(chunks).chain(silence));
+            tokio::select! {
+                done = store.put(&key, body, replace) => panic!("it never ended: {done:?}"),
+                _ = told => {}
+            }
+        } else {
+            let failure = stream::iter([Err(BoxError::from("cut off"))]);
+            let body: ByteStream = Box::pin(stream::iter(chunks).chain(failure));
+            let failed = store.put(&key, body, replace).await;
+            assert!(matches!(failed, Err(Error::Body { .. })), "{failed:?}");
+        }
+        assert_absent(&store, &super::blobs::key("j", "fresh")).await;
+        let taken = content(&store, &super::blobs::key("j", "taken")).await;
+        assert_eq!(taken.as_deref(), Some(&b"old"[..]));
+    }
+    let like_it = content(&store, &key("j", "like it")).await;
+    assert!(like_it.as_deref() == Some(&long));
+}
+
 /// Dropping the future is giving up.
 pub async fn a_put_dropped_before_its_body_ends_leaves_nothing(store: impl BlobStore) {
     let (fresh, taken) = (key("j", "fresh"), key("j", "taken"));

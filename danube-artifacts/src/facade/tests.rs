@@ -5,6 +5,8 @@ use crate::{MemoryBlobs, MemoryIndex, SigningKey, Verifier};
 use danube_core::{ErrorClass, ManualClock};
 use futures_util::StreamExt;
 
+mod faults;
+
 struct House {
     artifacts: Artifacts,
     key: Arc<SigningKey>,

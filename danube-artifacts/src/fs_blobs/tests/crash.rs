@@ -310,6 +310,38 @@ async fn put_a_long_one() {
     let _ = FsBlobs::new(".").put(&key("a"), body, PutOptions::default()).await;
 }
 
+#[test]
+fn a_long_put_takes_little_memory() {
+    let dir = quick_dir();
+    let output = another_process("crash::put_and_tell_memory", dir.path(), None).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let grown = said.lines().find_map(|line| line.strip_prefix("grown ")).unwrap();
+    let grown: u64 = grown.parse().unwrap();
+    assert!(grown < 32 * 1024, "{grown} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a_long_put_takes_little_memory runs it"]
+async fn put_and_tell_memory() {
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let store = FsBlobs::new(".").with_keep_free_bytes(0);
+    let body = |len: usize| -> ByteStream {
+        let chunks = (0..len as u64 / 100_000).map(|at| Ok(Bytes::from(vec![at as u8; 100_000])));
+        Box::pin(futures_util::stream::iter(chunks))
+    };
+    put(&store, "small", &[1; 10_000]).await.unwrap();
+    let before = peak();
+    let options = PutOptions::default();
+    store.put(&key("long"), body(400_000_000), options.clone()).await.unwrap();
+    store.put(&key("again"), body(400_000_000), options).await.unwrap();
+    println!("\ngrown {}", peak() - before);
+}
+
 #[tokio::test]
 async fn a_directory_that_vanishes_under_a_put_is_told() {
     let bytes = vec![1; 1_100_000];
