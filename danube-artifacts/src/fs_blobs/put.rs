@@ -11,7 +11,7 @@ use bytes::Bytes;
 use danube_core::{ErrorClass, Sha256Digest, files};
 use futures_util::StreamExt;
 use futures_util::future::try_join3;
-use rustix::fs::{AtFlags, FlockOperation, Mode};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -402,7 +402,8 @@ impl Upload {
         Ok(stored)
     }
 
-    /// Names a staged file that is whole. The file stays open and locked by the caller.
+    /// Names a staged file that is whole. The caller has it open and locked: until it has its name, nobody
+    /// takes it for a leftover, and nobody shares it.
     pub(super) fn commit_file(
         &self,
         inner: &Inner,
@@ -423,9 +424,6 @@ impl Upload {
         }
         let mut pooled = false;
         if shared {
-            // Others may share it from the moment on in which the pool has it.
-            rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)
-                .map_err(|e| failed(e.into()))?;
             match pool::add(&place.root, staged, &stored.digest, head.as_ref()) {
                 Ok(()) => pooled = true,
                 Err(e) if e.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
@@ -555,6 +553,10 @@ impl Inner {
             return Ok(());
         }
         let stat = rustix::fs::fstatvfs(on).map_err(|e| self.io("put", key, e))?;
+        // Some file systems have no size of their own, and tell none.
+        if stat.f_blocks == 0 {
+            return Ok(());
+        }
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let available_bytes = free.saturating_sub(self.keep_free_bytes);
         if needed_bytes > available_bytes || available_bytes == 0 {

@@ -102,13 +102,17 @@ impl Run<'_> {
         self.warn(log, &found, &tainted).await?;
         let durability =
             if clean.len() > SYNCED_APART { Durability::Deferred } else { Durability::Synced };
+        let mut vanished = 0;
         for FoundFile { name, size_bytes } in clean {
             // Copies of small files may never wait; a cancel is to be seen between them.
             tokio::task::yield_now().await;
             let file = match self.open(&name).await {
                 Ok(Some(file)) => file,
                 Ok(None) => {
-                    log.note(&format!("not kept as an artifact: {name} vanished")).await?;
+                    vanished += 1;
+                    if vanished <= MAX_WARNINGS {
+                        log.note(&format!("not kept as an artifact: {name} vanished")).await?;
+                    }
                     continue;
                 }
                 Err(error) => return Err(Trouble::Artifact(name, error)),
@@ -118,6 +122,10 @@ impl Run<'_> {
                 Ok(record) => kept.records.push(record),
                 Err(error) => return Err(Trouble::Artifact(name, error)),
             }
+        }
+        if vanished > MAX_WARNINGS {
+            let more = vanished - MAX_WARNINGS;
+            log.note(&format!("not kept as artifacts: {more} more vanished")).await?;
         }
         if durability == Durability::Deferred {
             self.parts.artifacts.sync().await.map_err(Trouble::Other)?;

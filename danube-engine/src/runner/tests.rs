@@ -597,6 +597,25 @@ async fn a_file_that_vanishes_before_its_turn_is_a_warning() {
 }
 
 #[tokio::test]
+async fn files_that_vanish_are_named_but_not_without_end() {
+    let house = House::new([Script::new()]);
+    let names: Vec<_> = (0..30).map(|at| format!("{at:02}")).collect();
+    for name in &names {
+        std::fs::write(house.work_dir().join(name), "x").unwrap();
+    }
+    let mut spec = house.spec(&["one"]);
+    spec.artifacts = vec!["*".into()];
+    let look = |_: &ArtifactName, _: u64, _: u64| {
+        names[1..].iter().for_each(|name| drop(std::fs::remove_file(house.work_dir().join(name))));
+    };
+    let outcome = house.runner().run(spec, CancellationToken::new(), &look).await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.artifacts.len()), (0, 1));
+    let log = house.log().await;
+    assert_eq!(log.matches(" vanished\n").count(), 21, "{log}");
+    assert!(log.ends_with("[danube] not kept as artifacts: 9 more vanished\n"), "{log}");
+}
+
+#[tokio::test]
 async fn many_files_are_synced_together_and_a_sync_that_fails_is_no_success() {
     for fails in [false, true] {
         let house = House::new([Script::new()]);

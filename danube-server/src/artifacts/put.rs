@@ -34,14 +34,18 @@ pub(super) async fn put(
 
     let artifacts = app.artifacts().await?;
     let mut bar = CopyBar::new(environment.colour(Sink::Stderr));
-    let record = if size_bytes <= DEFAULT_PART_BYTES && !args.resume {
-        artifacts.keep(&job, &name, file_stream(file), options).await?
+    let (record, upload) = if size_bytes <= DEFAULT_PART_BYTES && !args.resume {
+        (artifacts.keep(&job, &name, file_stream(file), options).await?, None)
     } else {
         let upload = Upload { app, artifacts: &artifacts, job: &job, name: &name, options };
         upload.run(file, size_bytes, args.resume, &mut bar).await?
     };
     bar.done();
     let record = artifacts.sign(&record).await?;
+    if let Some(id) = upload {
+        // Last: until the artifact is signed, there is something to resume.
+        app.uploads.abort(&id).await?;
+    }
     Sink::Stderr.line(&format!(
         "danube: {} ({}, sha256 {}) is an artifact of {job}",
         terminal::safe(record.name.as_str()),
@@ -67,7 +71,7 @@ impl Upload<'_> {
         size_bytes: u64,
         resume: bool,
         bar: &mut CopyBar,
-    ) -> Result<ArtifactRecord, Failure> {
+    ) -> Result<(ArtifactRecord, Option<UploadId>), Failure> {
         let uploads = &*self.app.uploads;
         let found = if resume { self.find(size_bytes).await? } else { None };
         if resume && found.is_none() {
@@ -90,8 +94,7 @@ impl Upload<'_> {
             ));
         }
         let record = self.artifacts.keep_upload(uploads, &id, self.options).await?;
-        uploads.abort(&id).await?;
-        Ok(record)
+        Ok((record, Some(id)))
     }
 
     /// The upload of this artifact and size that has come furthest.
