@@ -63,11 +63,11 @@ pub(crate) fn range_stream(file: Arc<File>, range: ByteRange) -> ByteStream {
 }
 
 fn read_stream(file: Arc<File>, start: u64, end: Option<u64>) -> ByteStream {
-    Box::pin(stream::try_unfold(start, move |at| {
+    Box::pin(stream::try_unfold((start, false), move |(at, ended)| {
         let file = Arc::clone(&file);
         async move {
             let want = end.map_or(CHUNK_BYTES as u64, |end| end.saturating_sub(at));
-            if want == 0 {
+            if want == 0 || ended {
                 return Ok(None);
             }
             let want = want.min(CHUNK_BYTES as u64) as usize;
@@ -76,7 +76,10 @@ fn read_stream(file: Arc<File>, start: u64, end: Option<u64>) -> ByteStream {
             match (bytes.len() as u64, end) {
                 (0, Some(_)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 (0, None) => Ok(None),
-                (len, _) => Ok(Some((bytes, at + len))),
+                // A short read without an end is the end: asking again would cost a thread's turn, which
+                // small files have to pay once each.
+                (len, None) => Ok(Some((bytes, (at + len, len < want as u64)))),
+                (len, Some(_)) => Ok(Some((bytes, (at + len, false)))),
             }
         }
     }))
