@@ -471,11 +471,15 @@ impl Upload {
         let path = format!("{}/{}", key.job(), key.path());
         let components: Vec<&str> = path.split('/').collect();
         let (name, dirs) = components.split_last().expect("a split gives one part at least");
-        let mut attempts = 0;
+        let (mut attempts, mut replaced) = (0, None);
         let chain = loop {
             attempts += 1;
             let moved = open_chain(root, dirs, true).and_then(|chain| {
                 let dir = chain.last().expect("the chain begins with the root");
+                replaced = match mode {
+                    PutMode::Replace => beneath::open_file(dir, name).ok(),
+                    PutMode::CreateNew => None,
+                };
                 staged.move_to(dir, name, mode).map(|()| chain)
             });
             match moved {
@@ -491,6 +495,9 @@ impl Upload {
                 Err(e) => return Err(inner.io("put", key, e)),
             }
         };
+        if let Some(replaced) = replaced {
+            pool::let_go(root, &replaced);
+        }
         if self.options.durability == Durability::Deferred {
             return Ok(());
         }

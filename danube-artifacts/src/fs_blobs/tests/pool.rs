@@ -129,6 +129,18 @@ async fn the_last_job_that_lets_go_frees_the_bytes() {
 }
 
 #[tokio::test]
+async fn what_is_replaced_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FsBlobs::new(dir.path());
+    let replace = PutOptions::default().with_mode(PutMode::Replace);
+    for bytes in [vec![1; 9_000], vec![2; 9_000], vec![2; 9_000], vec![1; 9_000]] {
+        store.put(&key_of("j", "a"), bytes_stream(bytes.clone()), replace.clone()).await.unwrap();
+        assert_eq!(pooled(dir.path()).len(), 1);
+        assert_eq!(fs::read(blob_path(dir.path(), &bytes)).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
 async fn metadata_and_what_is_tiny_is_not_shared() {
     let dir = tempfile::tempdir().unwrap();
     let store = FsBlobs::new(dir.path());
