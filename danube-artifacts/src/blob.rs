@@ -122,6 +122,17 @@ pub enum PutMode {
     Replace,
 }
 
+/// What the return of [`BlobStore::put`] promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The blob survives the death of the machine.
+    #[default]
+    Synced,
+    /// The blob survives the death of the process now, and that of the machine after the next
+    /// [`BlobStore::sync`]: for many small blobs that count together or not at all.
+    Deferred,
+}
+
 /// How [`BlobStore::put`] stores.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -130,14 +141,25 @@ pub struct PutOptions {
     pub mode: PutMode,
     /// The most bytes the body may have.
     pub max_bytes: u64,
+    /// How many bytes the body must have, where the caller knows. A file backend then refuses it
+    /// before the first byte when there is no room.
+    pub size_bytes: Option<u64>,
     /// What the body must hash to, where the caller knows.
     pub expected: Option<Sha256Digest>,
+    /// What the return promises.
+    pub durability: Durability,
 }
 
 impl Default for PutOptions {
-    /// Create new, at most [`DEFAULT_MAX_BYTES`], any digest.
+    /// Create new, at most [`DEFAULT_MAX_BYTES`], any size and digest, synced.
     fn default() -> Self {
-        Self { mode: PutMode::CreateNew, max_bytes: DEFAULT_MAX_BYTES, expected: None }
+        Self {
+            mode: PutMode::CreateNew,
+            max_bytes: DEFAULT_MAX_BYTES,
+            size_bytes: None,
+            expected: None,
+            durability: Durability::Synced,
+        }
     }
 }
 
@@ -156,10 +178,24 @@ impl PutOptions {
         self
     }
 
+    /// Only if the body has exactly this size.
+    #[must_use]
+    pub fn with_size_bytes(mut self, size_bytes: u64) -> Self {
+        self.size_bytes = Some(size_bytes);
+        self
+    }
+
     /// Only if the body has this digest.
     #[must_use]
     pub fn with_expected(mut self, digest: Sha256Digest) -> Self {
         self.expected = Some(digest);
+        self
+    }
+
+    /// With this promise.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 }
@@ -197,7 +233,8 @@ impl Debug for Blob {
 pub struct BlobStat {
     /// How many bytes it has.
     pub size_bytes: u64,
-    /// When it was stored.
+    /// When it was stored, or a little later: a backend that shares equal bytes between keys may tell
+    /// when they were shared last.
     pub modified_at: Timestamp,
 }
 
@@ -206,8 +243,8 @@ pub struct BlobStat {
 /// * **Atomicity.** A blob appears whole or not at all: no reader ever sees a part of one, whatever
 ///   fails. Of several puts under one key at once, one wins whole; with [`PutMode::CreateNew`]
 ///   exactly one succeeds.
-/// * **Durability.** What `put` acknowledged survives the death of the machine (a memory backend
-///   excepted, which says so).
+/// * **Durability.** What `put` acknowledged survives the death of the machine, unless
+///   [`Durability::Deferred`] was asked for (a memory backend excepted, which says so).
 /// * **Digest.** The digest is computed from the bytes that arrived, whatever anybody claims.
 /// * **Readers.** A blob being read stays what it was when `get` returned, to its end, also when it is
 ///   replaced or deleted meanwhile.
@@ -224,9 +261,9 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`], [`Error::TooLarge`], [`Error::DigestMismatch`], [`Error::Body`] when the
-    /// body fails, [`Error::InTheWay`], [`Error::Backend`]. After every one of them the key holds
-    /// what it held before.
+    /// [`Error::Exists`], [`Error::TooLarge`], [`Error::SizeMismatch`], [`Error::DigestMismatch`],
+    /// [`Error::Body`] when the body fails, [`Error::InTheWay`], [`Error::NoSpace`],
+    /// [`Error::Backend`]. After every one of them the key holds what it held before.
     async fn put(
         &self,
         key: &BlobKey,
@@ -256,8 +293,16 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
     async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobId>, Error>;
 
     /// Deletes a blob and tells how many bytes that freed. One that is not there is a success that
-    /// freed nothing.
+    /// freed nothing; so is one whose bytes another key shares.
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error>;
+
+    /// Makes durable what was put with [`Durability::Deferred`] and has returned.
+    async fn sync(&self) -> Result<(), Error>;
+
+    /// Removes what no blob needs any more and nobody touched since `before`, and tells how many bytes
+    /// that freed: what puts left that died half way, and shared bytes that lost their last key. It
+    /// never touches a blob or a put that is under way.
+    async fn sweep(&self, before: Timestamp) -> Result<u64, Error>;
 }
 
 #[async_trait]
@@ -290,5 +335,13 @@ impl<T: BlobStore + ?Sized> BlobStore for Arc<T> {
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         (**self).delete(key).await
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        (**self).sync().await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, Error> {
+        (**self).sweep(before).await
     }
 }

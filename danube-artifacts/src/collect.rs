@@ -278,6 +278,26 @@ pub fn open_beneath(root: &Path, name: &ArtifactName) -> io::Result<File> {
     beneath::open_file(beneath::open_root(root)?, name.as_str())
 }
 
+/// Like [`open_beneath`], and `None` where what was found is gone or has become something that is not
+/// kept: a directory, a link, a pipe. A process that a job left in its tree may do that at any time.
+///
+/// # Errors
+///
+/// What the system says when the file is there and cannot be opened.
+pub fn open_if_still_there(root: &Path, name: &ArtifactName) -> io::Result<Option<File>> {
+    match open_beneath(root, name) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+        Err(e) => match e.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::InvalidInput => Ok(None),
+            _ => Err(e),
+        },
+    }
+}
+
 struct Walk<'a> {
     root: OwnedFd,
     patterns: &'a Patterns,

@@ -12,6 +12,7 @@
 pub mod blobs;
 pub mod index;
 pub mod signing;
+pub mod uploads;
 
 /// Runs one law on a runtime of its own.
 ///
@@ -43,7 +44,8 @@ macro_rules! artifact_index_conformance {
                 a_list_is_one_job_in_the_order_of_names,
                 paging_names_every_record_once,
                 all_goes_by_job_and_name,
-                a_state_changes_alone,
+                a_change_changes_what_it_says,
+                changes_at_once_all_count,
                 removing_twice_is_as_good_as_once,
                 records_beyond_their_bounds_are_refused,
                 names_are_compared_as_bytes,
@@ -69,8 +71,13 @@ macro_rules! blob_store_conformance {
                 create_new_refuses_what_exists_and_leaves_it,
                 replace_swaps_whole,
                 a_digest_that_was_announced_wrongly_leaves_nothing,
+                a_size_that_was_announced_wrongly_leaves_nothing,
+                equal_bytes_stay_independent,
+                what_is_deferred_is_there_and_can_be_synced,
+                a_sweep_touches_no_blob,
                 a_body_over_its_limit_leaves_nothing,
                 a_body_that_fails_leaves_nothing,
+                a_body_that_fails_anywhere_changes_nothing,
                 a_put_dropped_before_its_body_ends_leaves_nothing,
                 what_is_not_there_is_told,
                 a_range_is_what_lies_in_it,
@@ -86,6 +93,53 @@ macro_rules! blob_store_conformance {
                 random_operations_agree_with_a_map,
             ]
         );
+    };
+}
+
+/// The laws of [`UploadSessions`](crate::UploadSessions), one test each, for a backend that is a
+/// [`BlobStore`](crate::BlobStore), too: `upload_conformance!(name_of_the_module, (backend,
+/// what_keeps_it))`.
+#[macro_export]
+macro_rules! upload_conformance {
+    ($module:ident, $fixture:expr) => {
+        async fn $module() -> (impl $crate::BlobStore + $crate::UploadSessions, impl Sized) {
+            $fixture
+        }
+
+        $crate::upload_conformance!(@laws $module, [
+            parts_in_any_order_become_one_blob,
+            a_part_that_is_sent_again_replaces,
+            what_is_missing_is_named,
+            what_was_announced_is_checked,
+            modes_hold_for_uploads,
+            an_aborted_upload_is_gone,
+            a_sweep_forgets_old_uploads,
+        ]);
+    };
+    (@laws $module:ident, [$($law:ident),+ $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                fn $law() {
+                    $crate::conformance::run(async {
+                        let (backend, _guard) = super::$module().await;
+                        $crate::conformance::uploads::$law(backend).await;
+                    });
+                }
+            )+
+
+            mod through_arc {
+                $(
+                    #[test]
+                    fn $law() {
+                        $crate::conformance::run(async {
+                            let (backend, _guard) = super::super::$module().await;
+                            $crate::conformance::uploads::$law(::std::sync::Arc::new(backend)).await;
+                        });
+                    }
+                )+
+            }
+        }
     };
 }
 

@@ -7,7 +7,7 @@ use danube_core::{
     ArtifactName, BoxError, ErrorClass, InvalidName, JobId, Sha256Digest, files::PrivateFileError,
 };
 
-use crate::{ArtifactState, BlobKey};
+use crate::{ArtifactState, BlobKey, UploadId};
 
 /// An error of this crate. Its message names the thing; where there is a cause, `source()` has it.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,31 @@ pub enum Error {
         /// The limit.
         limit_bytes: u64,
     },
+    /// More or fewer bytes arrived than were announced.
+    #[error("{key} has {actual} bytes, not {expected} as announced")]
+    SizeMismatch {
+        /// The key.
+        key: BlobKey,
+        /// What was announced.
+        expected: u64,
+        /// What arrived; of a body that is too long, what had arrived when it was refused.
+        actual: u64,
+    },
+    /// There is no room for it.
+    #[error(
+        "{key} needs {needed_bytes} bytes, and {backend} has room for {available_bytes}: \
+         delete artifacts, shorten their retention, or enlarge the disk"
+    )]
+    NoSpace {
+        /// The key.
+        key: BlobKey,
+        /// The backend, as its `Display` names it.
+        backend: String,
+        /// How many bytes are still to be written, as far as it is known.
+        needed_bytes: u64,
+        /// How many may be.
+        available_bytes: u64,
+    },
     /// What arrived is not what was announced.
     #[error("{key} has the SHA-256 {actual}, not {expected} as announced")]
     DigestMismatch {
@@ -68,6 +93,28 @@ pub enum Error {
         expected: Sha256Digest,
         /// What the bytes have.
         actual: Sha256Digest,
+    },
+    /// There is no such upload: it never was, was aborted, or was swept.
+    #[error("there is no upload {id}: begin a new one")]
+    NoUpload {
+        /// The upload.
+        id: UploadId,
+    },
+    /// Somebody else completes or aborts the upload right now, or sends parts of what was to be completed.
+    #[error("upload {id} is in use: try again when its other calls have returned")]
+    UploadBusy {
+        /// The upload.
+        id: UploadId,
+    },
+    /// A part is missing, wrong, or comes too late.
+    #[error("part {number} of upload {id} {reason}")]
+    Part {
+        /// The upload.
+        id: UploadId,
+        /// Which part, from 0 on.
+        number: u32,
+        /// What is wrong, as a sentence about it.
+        reason: String,
     },
     /// The range begins beyond the end.
     #[error("{key} has {size_bytes} bytes: nothing can be read from {start} on")]
@@ -156,12 +203,19 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } | Self::NoRecord { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::NoRecord { .. } | Self::NoUpload { .. } => {
+                ErrorClass::NotFound
+            }
+            Self::UploadBusy { .. } => ErrorClass::Unavailable,
+            Self::Part { .. } => ErrorClass::Conflict,
             Self::NotActive { state: ArtifactState::Deleted, .. } => ErrorClass::Gone,
             Self::NotActive { .. } => ErrorClass::Unavailable,
             Self::Exists { .. } | Self::InTheWay { .. } => ErrorClass::Conflict,
-            Self::TooLarge { .. } | Self::TooMany { .. } => ErrorClass::Exhausted,
-            Self::DigestMismatch { .. }
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::NoSpace { .. } => {
+                ErrorClass::Exhausted
+            }
+            Self::SizeMismatch { .. }
+            | Self::DigestMismatch { .. }
             | Self::OutOfRange { .. }
             | Self::Name(_)
             | Self::Invalid { .. } => ErrorClass::Invalid,

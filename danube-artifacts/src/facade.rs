@@ -8,9 +8,11 @@ use std::time::Duration;
 use danube_core::{ArtifactName, ByteRange, Clock, JobId, Sha256Digest, Timestamp};
 
 use crate::attest::{self, Envelope, LogSubject, ProvenanceInput};
+use crate::stream::peek;
 use crate::{
-    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobStore, ByteStream,
-    DEFAULT_MAX_BYTES, Error, PutMode, PutOptions, Signer, bytes_stream,
+    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobPart, BlobStore, ByteStream,
+    DEFAULT_MAX_BYTES, Durability, Error, PutMode, PutOptions, RecordChange, Signer, Stored,
+    UploadId, UploadSessions, bytes_stream,
 };
 
 #[cfg(test)]
@@ -18,6 +20,9 @@ mod tests;
 
 /// Records that a page of [`Artifacts::list`] asks for.
 const PAGE: usize = 500;
+/// What is looked at to tell a media type: the furthest magic number lies 32 KiB deep, the usual ones
+/// within the first 512 bytes.
+const SNIFFED_BYTES: usize = 8 * 1024;
 
 /// How [`Artifacts::keep`] keeps.
 #[derive(Debug, Clone)]
@@ -27,9 +32,13 @@ pub struct KeepOptions {
     pub mode: PutMode,
     /// The most bytes it may have.
     pub max_bytes: u64,
+    /// How many bytes it must have, where the caller knows.
+    pub size_bytes: Option<u64>,
     /// What it must hash to, where the caller knows.
     pub expected: Option<Sha256Digest>,
-    /// Its media type; by default its name tells.
+    /// What the return promises.
+    pub durability: Durability,
+    /// Its media type; by default its first bytes and its name tell.
     pub content_type: Option<String>,
     /// How long its owner wants it kept.
     pub keep_for: Option<Duration>,
@@ -45,7 +54,9 @@ impl Default for KeepOptions {
         Self {
             mode: PutMode::CreateNew,
             max_bytes: DEFAULT_MAX_BYTES,
+            size_bytes: None,
             expected: None,
+            durability: Durability::Synced,
             content_type: None,
             keep_for: None,
             keep_forever: false,
@@ -55,6 +66,18 @@ impl Default for KeepOptions {
 }
 
 impl KeepOptions {
+    /// What of it the store of the bytes has to know.
+    #[must_use]
+    pub fn put(&self) -> PutOptions {
+        PutOptions {
+            mode: self.mode,
+            max_bytes: self.max_bytes,
+            size_bytes: self.size_bytes,
+            expected: self.expected,
+            durability: self.durability,
+        }
+    }
+
     /// With this mode.
     #[must_use]
     pub fn with_mode(mut self, mode: PutMode) -> Self {
@@ -73,6 +96,20 @@ impl KeepOptions {
     #[must_use]
     pub fn with_expected(mut self, digest: Sha256Digest) -> Self {
         self.expected = Some(digest);
+        self
+    }
+
+    /// Only if it has exactly this size.
+    #[must_use]
+    pub fn with_size_bytes(mut self, size_bytes: u64) -> Self {
+        self.size_bytes = Some(size_bytes);
+        self
+    }
+
+    /// With this promise; [`Artifacts::sync`] keeps a deferred one.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 
@@ -166,8 +203,50 @@ impl Artifacts {
         body: ByteStream,
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
-        let KeepOptions { mode, max_bytes, expected, content_type, keep_for, keep_forever, tags } =
-            options;
+        let put = options.put();
+        let mut record = Self::record_of(job, name, options)?;
+        let (head, body) = peek(body, SNIFFED_BYTES).await;
+        if record.content_type.is_empty() {
+            record.content_type = content_type_of(name, &head);
+        }
+        let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
+        self.record(record, stored).await
+    }
+
+    /// Completes an upload in parts and records what it became as `uploading`; doing it again gives the same.
+    /// Of `options` counts what [`KeepOptions::put`] does not give: that was said when the upload began.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UploadSessions::complete`], of [`BlobStore::get`] and [`ArtifactIndex::put`];
+    /// [`Error::Invalid`] for an upload that is no artifact.
+    pub async fn keep_upload(
+        &self,
+        uploads: &dyn UploadSessions,
+        id: &UploadId,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let key = uploads.upload(id).await?.key;
+        let BlobPart::Artifact(name) = key.part() else {
+            return Err(Error::invalid("upload", &key.to_string(), "is no artifact"));
+        };
+        let mut record = Self::record_of(key.job(), name, options)?;
+        let stored = uploads.complete(id).await?;
+        if record.content_type.is_empty() {
+            let head = (stored.size_bytes > 0).then(|| ByteRange::new(0, SNIFFED_BYTES as u64));
+            let (head, _) = peek(self.blobs.get(&key, head).await?.body, SNIFFED_BYTES).await;
+            record.content_type = content_type_of(name, &head);
+        }
+        self.record(record, stored).await
+    }
+
+    /// The record as far as it is known before the bytes are; without a media type where they tell it.
+    fn record_of(
+        job: &JobId,
+        name: &ArtifactName,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let KeepOptions { content_type, keep_for, keep_forever, tags, .. } = options;
         if name_is_taken_by_metadata(name) {
             return Err(Error::invalid(
                 "artifact name",
@@ -175,12 +254,13 @@ impl Artifacts {
                 "must not lie below a directory called like a provenance file",
             ));
         }
+        let told = content_type.is_some();
         let mut record = ArtifactRecord {
             job: job.clone(),
             name: name.clone(),
             size_bytes: 0,
             digest: Sha256Digest::from_bytes([0; 32]),
-            content_type: content_type.unwrap_or_else(|| content_type_of(name)),
+            content_type: content_type.unwrap_or_else(|| content_type_of(name, &[])),
             state: ArtifactState::Uploading,
             created_at: Timestamp::UNIX_EPOCH,
             keep_for: keep_for.map(|duration| Duration::from_secs(duration.as_secs())),
@@ -188,8 +268,17 @@ impl Artifacts {
             tags,
         };
         record.validate()?;
-        let put = PutOptions { mode, max_bytes, expected };
-        let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
+        if !told {
+            record.content_type.clear();
+        }
+        Ok(record)
+    }
+
+    async fn record(
+        &self,
+        mut record: ArtifactRecord,
+        stored: Stored,
+    ) -> Result<ArtifactRecord, Error> {
         record.size_bytes = stored.size_bytes;
         record.digest = stored.digest;
         record.created_at = whole_milliseconds(self.clock.now());
@@ -224,8 +313,39 @@ impl Artifacts {
         let bytes = signature.as_bytes().to_vec();
         let replace = PutOptions::default().with_mode(PutMode::Replace);
         self.blobs.put(&BlobKey::signature(job, name), bytes_stream(bytes), replace).await?;
-        self.index.set_state(job, name, ArtifactState::Active).await?;
-        Ok(ArtifactRecord { state: ArtifactState::Active, ..current })
+        self.index.change(job, name, &RecordChange::state(ArtifactState::Active)).await
+    }
+
+    /// Makes durable what was kept with [`Durability::Deferred`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobStore::sync`].
+    pub async fn sync(&self) -> Result<(), Error> {
+        self.blobs.sync().await
+    }
+
+    /// Changes what is known about an artifact: its tags, how long it is kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ArtifactIndex::change`]; [`Error::Invalid`] for a change of its state, which follows from
+    /// what happens to it; [`Error::NotActive`] when it is being deleted.
+    pub async fn change(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error> {
+        if change.state.is_some() {
+            return Err(Error::invalid("artifact", name.as_str(), "has a state of its own"));
+        }
+        let current = self.index.get(job, name).await?;
+        if current.state == ArtifactState::Deleted {
+            let (job, name) = (job.clone(), name.clone());
+            return Err(Error::NotActive { job, name, state: current.state });
+        }
+        self.index.change(job, name, change).await
     }
 
     /// Writes the provenance of a job: the signed envelope, then its payload. Doing it again replaces
@@ -307,6 +427,41 @@ impl Artifacts {
     pub async fn delete(&self, job: &JobId, name: &ArtifactName) -> Result<u64, Error> {
         delete_artifact(&*self.blobs, &*self.index, job, name).await
     }
+
+    /// Deletes every artifact of a job that is not kept for ever, and tells how many those were and what
+    /// that freed. A job that is not known has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Self::delete); calling it again goes on where it stopped.
+    pub async fn delete_job(&self, job: &JobId) -> Result<Deleted, Error> {
+        let mut deleted = Deleted::default();
+        let mut after: Option<ArtifactName> = None;
+        loop {
+            let page = self.index.list(job, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(deleted) };
+            after = Some(last.name.clone());
+            for record in page {
+                if record.keep_forever && record.state != ArtifactState::Deleted {
+                    deleted.kept += 1;
+                    continue;
+                }
+                deleted.bytes_freed += self.delete(job, &record.name).await?;
+                deleted.artifacts += 1;
+            }
+        }
+    }
+}
+
+/// What [`Artifacts::delete_job`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many artifacts are gone.
+    pub artifacts: u64,
+    /// How many stay because they are kept for ever.
+    pub kept: u64,
+    /// How many bytes were freed; shared ones count when their last artifact goes.
+    pub bytes_freed: u64,
 }
 
 /// Deletes in the order that a crash cannot spoil: mark, bytes, signature, record; and with the last
@@ -317,8 +472,8 @@ pub(crate) async fn delete_artifact(
     job: &JobId,
     name: &ArtifactName,
 ) -> Result<u64, Error> {
-    match index.set_state(job, name, ArtifactState::Deleted).await {
-        Ok(()) | Err(Error::NoRecord { .. }) => {}
+    match index.change(job, name, &RecordChange::state(ArtifactState::Deleted)).await {
+        Ok(_) | Err(Error::NoRecord { .. }) => {}
         Err(e) => return Err(e),
     }
     let mut freed = blobs.delete(&BlobKey::artifact(job, name)).await?;
@@ -344,8 +499,26 @@ pub(crate) fn name_is_taken_by_metadata(name: &ArtifactName) -> bool {
     })
 }
 
-fn content_type_of(name: &ArtifactName) -> String {
-    mime_guess::from_path(name.file_name()).first_or_octet_stream().to_string()
+/// What the first bytes say beyond doubt, then what the name says, then whether it looks like text.
+fn content_type_of(name: &ArtifactName, head: &[u8]) -> String {
+    let told = mime_guess::from_path(name.file_name()).first();
+    let seen = infer::get(head).map(|kind| kind.mime_type());
+    match (seen, told) {
+        // A name knows more about text, and about what is packed in a ZIP: pages, documents, programs.
+        (
+            None | Some("text/html" | "text/xml" | "text/x-shellscript" | "application/zip"),
+            Some(told),
+        ) => told.to_string(),
+        (Some(seen), _) => seen.to_owned(),
+        (None, None) => {
+            // The head may end within a character.
+            let is_text = !head.is_empty()
+                && !head.contains(&0)
+                && std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true);
+            let told = if is_text { "text/plain" } else { "application/octet-stream" };
+            told.to_owned()
+        }
+    }
 }
 
 /// Every backend keeps milliseconds; what is returned now must equal what is read later.

@@ -3,40 +3,47 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use danube_core::{ByteRange, ErrorClass, JobId, Timestamp, files};
-use futures_util::StreamExt;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use danube_core::{ByteRange, ErrorClass, JobId, Timestamp};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use crate::intake::{Intake, clamp};
-use crate::stream::{CHUNK_BYTES, range_stream};
-use crate::{
-    Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, PutMode, PutOptions, Stored, beneath,
-};
+use crate::intake::clamp;
+use crate::stream::range_stream;
+use crate::{Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, PutOptions, Stored, beneath};
+
+mod pool;
+mod put;
+mod sessions;
+mod staging;
 
 #[cfg(test)]
 mod tests;
 
-/// Where uploads wait until they are whole. No job can be called so: ids begin with a letter or digit.
-const STAGING_DIR: &str = ".tmp";
 /// How often a commit begins again because somebody deleted the directory it had just made.
 const COMMIT_ATTEMPTS: usize = 64;
 /// Names a directory may have below a job: a name of 1,024 bytes has at most 512 components.
 const MAX_DEPTH: usize = 600;
+/// What a put leaves free on the disk by default: 16 MiB, for the logs and the database beside it.
+pub const DEFAULT_KEEP_FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A [`BlobStore`] of files: `<root>/<job>/<path>`, mode 0444 in directories of mode 0700.
 ///
 /// * A blob is written to `<root>/.tmp`, synced, and renamed into its place; then the directories are
 ///   synced. What a killed process left in `.tmp` is removed at the first `put` of the next one: a file
 ///   there belongs to somebody alive as long as it is locked.
+/// * Equal artifacts of 4 KiB or more are one file with several names, one of them in
+///   `<root>/.blobs`: the same bytes in a thousand jobs cost once, and a duplicate whose first mebibyte
+///   or whose digest is known is compared instead of written. `.blobs` may be deleted without loss.
+///   Who changes a file by hand changes it in every job that shares it; its signature tells.
+/// * Hashing and writing go on side by side; a `put` holds at most about 20 MiB.
+/// * A `put` leaves [`DEFAULT_KEEP_FREE_BYTES`] free on the disk.
 /// * Nothing is opened through a symbolic link below the root, and nothing but regular files is read.
 /// * Directories that a `delete` empties go with it.
 /// * Blocking work happens on tokio's threads for it, in batches: a slow body holds no thread.
@@ -51,6 +58,7 @@ pub struct FsBlobs {
 
 struct Inner {
     root: PathBuf,
+    keep_free_bytes: u64,
     swept: AtomicBool,
 }
 
@@ -58,7 +66,17 @@ impl FsBlobs {
     /// Blobs below `root`, which is created by the first `put`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { inner: Arc::new(Inner { root: root.into(), swept: AtomicBool::new(false) }) }
+        Self::of(root.into(), DEFAULT_KEEP_FREE_BYTES)
+    }
+
+    /// One that leaves so many bytes of the disk free.
+    #[must_use]
+    pub fn with_keep_free_bytes(self, keep_free_bytes: u64) -> Self {
+        Self::of(self.inner.root.clone(), keep_free_bytes)
+    }
+
+    fn of(root: PathBuf, keep_free_bytes: u64) -> Self {
+        Self { inner: Arc::new(Inner { root, keep_free_bytes, swept: AtomicBool::new(false) }) }
     }
 
     /// The directory it keeps its blobs below.
@@ -111,36 +129,10 @@ impl BlobStore for FsBlobs {
     async fn put(
         &self,
         key: &BlobKey,
-        mut body: ByteStream,
+        body: ByteStream,
         options: PutOptions,
     ) -> Result<Stored, Error> {
-        let mode = options.mode;
-        let (begun, begun_options) = (key.clone(), options);
-        let mut upload = self.blocking(move |inner| inner.begin(begun, begun_options)).await?;
-        loop {
-            let mut batch = Vec::new();
-            let mut batched = 0;
-            let mut ended = false;
-            // Small chunks wait for each other: a thread per kilobyte would be slow.
-            while batched < CHUNK_BYTES {
-                match body.next().await {
-                    Some(Ok(chunk)) => {
-                        batched += chunk.len();
-                        batch.push(chunk);
-                    }
-                    Some(Err(source)) => return Err(Error::Body { key: key.clone(), source }),
-                    None => {
-                        ended = true;
-                        break;
-                    }
-                }
-            }
-            upload = self.blocking(move |inner| upload.write(inner, batch)).await?;
-            if ended {
-                break;
-            }
-        }
-        self.blocking(move |inner| upload.commit(inner, mode)).await
+        put::put(self, key, body, options).await
     }
 
     async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error> {
@@ -159,12 +151,12 @@ impl BlobStore for FsBlobs {
     async fn stat(&self, key: &BlobKey) -> Result<BlobStat, Error> {
         let key = key.clone();
         self.blocking(move |inner| {
-            let meta = inner.open(&key)?.metadata();
-            let meta = meta.map_err(|e| inner.io("look at", &key, e))?;
-            let modified = meta.modified().map_err(|e| inner.io("look at", &key, e))?;
-            // A file system can hold times that no calendar has; such a file is very old.
-            let modified_at = Timestamp::try_from(modified).unwrap_or(Timestamp::UNIX_EPOCH);
-            Ok(BlobStat { size_bytes: meta.len(), modified_at })
+            let stat = rustix::fs::fstat(inner.open(&key)?);
+            let stat = stat.map_err(|e| inner.io("look at", &key, e))?;
+            let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+            // Not when its bytes were written, which may have been for another job long ago: a name
+            // that comes or goes changes this time.
+            Ok(BlobStat { size_bytes, modified_at: Change::of(&stat).time() })
         })
         .await
     }
@@ -218,33 +210,47 @@ impl BlobStore for FsBlobs {
         let key = key.clone();
         self.blocking(move |inner| inner.delete(&key)).await
     }
+
+    async fn sync(&self) -> Result<(), Error> {
+        self.blocking(move |inner| {
+            let failed = |e: io::Error| Error::io(inner, "sync".to_owned(), e);
+            match beneath::open_root(&inner.root) {
+                // The file system as a whole: one call for any number of files.
+                Ok(root) => rustix::fs::syncfs(root).map_err(|e| failed(e.into())),
+                Err(e) if is_absent(&e) => Ok(()),
+                Err(e) => Err(failed(e)),
+            }
+        })
+        .await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, Error> {
+        self.blocking(move |inner| {
+            let failed = |e: io::Error| Error::io(inner, "sweep".to_owned(), e);
+            let root = match beneath::open_root(&inner.root) {
+                Ok(root) => root,
+                Err(e) if is_absent(&e) => return Ok(0),
+                Err(e) => return Err(failed(e)),
+            };
+            let before = Change::at(before);
+            let mut freed = match beneath::open_dir(&root, staging::STAGING_DIR) {
+                Ok(staging) => staging::remove_leftovers(&staging, Some(before)).map_err(failed)?,
+                Err(e) if is_absent(&e) => 0,
+                Err(e) => return Err(failed(e)),
+            };
+            freed += pool::sweep(&root, before).map_err(failed)?;
+            Ok(freed)
+        })
+        .await
+    }
 }
 
 impl Inner {
     fn io(&self, verb: &str, key: &BlobKey, error: impl Into<io::Error>) -> Error {
-        Error::io(self, format!("{verb} {key}"), error.into())
-    }
-
-    fn begin(&self, key: BlobKey, options: PutOptions) -> Result<Upload, Error> {
-        let failed = |e: io::Error| self.io("put", &key, e);
-        let staging = self.root.join(STAGING_DIR);
-        files::create_private_dir(&staging).map_err(failed)?;
-        let staging = beneath::open_root(&self.root)
-            .and_then(|root| beneath::open_dir(root, STAGING_DIR))
-            .map_err(failed)?;
-        if !self.swept.swap(true, Ordering::Relaxed)
-            && let Err(e) = remove_leftovers(&staging)
-        {
-            // Others' leftovers cost room, nothing else.
-            tracing::warn!(store = %self, error = %e, "cannot remove what a dead process left");
-        }
-        // Told before the body is read, which may be long; the commit decides.
-        if options.mode == PutMode::CreateNew && self.open(&key).is_ok() {
-            return Err(Error::Exists { key });
-        }
-        let (file, name) = stage(&staging).map_err(failed)?;
-        let staged = Staged { staging, name };
-        Ok(Upload { intake: Intake::new(key.clone(), options), key, file, staged })
+        let source = error.into();
+        let class = put::class_of_put(&source);
+        let operation = format!("{verb} {key}");
+        Error::Backend { backend: self.to_string(), operation, class, source: source.into() }
     }
 
     fn open(&self, key: &BlobKey) -> Result<File, Error> {
@@ -300,27 +306,33 @@ impl Inner {
         let path = format!("{}/{}", key.job(), key.path());
         let components: Vec<&str> = path.split('/').collect();
         let (name, dirs) = components.split_last().expect("a split gives one part at least");
-        let chain = match self.open_chain(dirs, false) {
+        let root = match beneath::open_root(&self.root) {
+            Ok(root) => root,
+            Err(e) if is_absent(&e) => return Ok(0),
+            Err(e) => return Err(self.io("delete", key, e)),
+        };
+        let chain = match open_chain(&root, dirs, false) {
             Ok(chain) => chain,
             Err(e) if is_absent(&e.into()) => return Ok(0),
             Err(e) => return Err(self.io("delete", key, e)),
         };
         let dir = chain.last().expect("the chain begins with the root");
-        let freed = match rustix::fs::statat(dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Ok(0);
             }
-            // Another name of the same bytes keeps them on the disk.
-            Ok(stat) if stat.st_nlink > 1 => 0,
-            Ok(stat) => u64::try_from(stat.st_size).unwrap_or(0),
+            Ok(_) => {}
             Err(Errno::NOENT) => return Ok(0),
             Err(e) => return Err(self.io("delete", key, e)),
-        };
+        }
+        // What cannot be opened (a link, a pipe) frees nothing that counts.
+        let file = beneath::open_file(dir, name).ok();
         match rustix::fs::unlinkat(dir, *name, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(0),
             Err(e) => return Err(self.io("delete", key, e)),
         }
+        let freed = file.map_or(0, |file| pool::let_go(&root, &file));
         rustix::fs::fsync(dir).map_err(|e| self.io("delete", key, e))?;
         for (depth, dir) in dirs.iter().enumerate().rev() {
             // Not empty, or gone already: both end the climb.
@@ -335,24 +347,46 @@ impl Inner {
     fn is_dir(&self, path: &str) -> bool {
         beneath::open_root(&self.root).and_then(|root| beneath::open_dir(root, path)).is_ok()
     }
+}
 
-    /// The root and the directories below it, one inside the other; none is a symbolic link.
-    fn open_chain(&self, dirs: &[&str], create: bool) -> Result<Vec<OwnedFd>, Errno> {
-        let mut chain = Vec::with_capacity(dirs.len() + 1);
-        let top = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        chain.push(rustix::fs::open(&self.root, top, Mode::empty())?);
-        for dir in dirs {
-            let parent = chain.last().expect("the chain begins with the root");
-            if create {
+/// The root and the directories below it, one inside the other; none is a symbolic link.
+fn open_chain(root: &OwnedFd, dirs: &[&str], create: bool) -> Result<Vec<OwnedFd>, Errno> {
+    let mut chain = Vec::with_capacity(dirs.len() + 1);
+    chain.push(rustix::fs::openat(root, c".", beneath::DIRECTORY, Mode::empty())?);
+    for dir in dirs {
+        let parent = chain.last().expect("the chain begins with the root");
+        let opened = match rustix::fs::openat(parent, *dir, beneath::DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) if create => {
                 match rustix::fs::mkdirat(parent, *dir, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e),
                 }
+                rustix::fs::openat(parent, *dir, beneath::DIRECTORY, Mode::empty())?
             }
-            let opened = rustix::fs::openat(parent, *dir, beneath::DIRECTORY, Mode::empty())?;
-            chain.push(opened);
-        }
-        Ok(chain)
+            other => other?,
+        };
+        chain.push(opened);
+    }
+    Ok(chain)
+}
+
+/// When a file, or the number of its names, was changed last: seconds and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Change(i64, i64);
+
+impl Change {
+    fn of(stat: &Stat) -> Self {
+        Self(stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0))
+    }
+
+    fn at(time: Timestamp) -> Self {
+        Self(time.as_second(), i64::from(time.subsec_nanosecond()))
+    }
+
+    fn time(self) -> Timestamp {
+        let nanoseconds = i128::from(self.0) * 1_000_000_000 + i128::from(self.1);
+        // A file system can hold times that no calendar has; such a file is very old.
+        Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
 
@@ -388,127 +422,4 @@ fn named(dir: &OwnedFd, name: &CStr, kind: FileType) -> io::Result<Option<(Strin
         known => known,
     };
     Ok(Some((text.to_owned(), kind)))
-}
-
-/// A new file in the staging directory, locked for as long as it is open.
-fn stage(staging: &OwnedFd) -> io::Result<(File, String)> {
-    for _ in 0..COMMIT_ATTEMPTS {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let name = format!("{:016x}", u64::from_ne_bytes(random));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(staging, &name, flags, Mode::RUSR | Mode::WUSR)?;
-        // Between its creation and its lock, somebody may take it for a leftover and remove it.
-        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && rustix::fs::fstat(&fd)?.st_nlink > 0
-        {
-            return Ok((File::from(fd), name));
-        }
-    }
-    Err(io::Error::other("every new file is removed at once by somebody else"))
-}
-
-/// Removes the staged files that nobody holds locked.
-fn remove_leftovers(staging: &OwnedFd) -> io::Result<()> {
-    for (name, kind) in entries(staging)? {
-        if kind != FileType::RegularFile {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(fd) = rustix::fs::openat(staging, &name, flags, Mode::empty()) else { continue };
-        if rustix::fs::flock(fd.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
-            rustix::fs::unlinkat(staging, &name, AtFlags::empty())?;
-        }
-    }
-    Ok(())
-}
-
-/// The name of a file in the staging directory, removed on drop.
-struct Staged {
-    staging: OwnedFd,
-    name: String,
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // After the commit there is nothing under this name: the error says so, and that is fine.
-        let _ = rustix::fs::unlinkat(&self.staging, &self.name, AtFlags::empty());
-    }
-}
-
-/// A blob on its way.
-struct Upload {
-    key: BlobKey,
-    intake: Intake,
-    staged: Staged,
-    file: File,
-}
-
-impl Upload {
-    fn write(mut self, inner: &Inner, batch: Vec<Bytes>) -> Result<Self, Error> {
-        for chunk in batch {
-            self.intake.take(&chunk)?;
-            self.file.write_all(&chunk).map_err(|e| inner.io("put", &self.key, e))?;
-        }
-        Ok(self)
-    }
-
-    fn commit(self, inner: &Inner, mode: PutMode) -> Result<Stored, Error> {
-        let Self { key, intake, staged, file } = self;
-        let stored = intake.finish()?;
-        let failed = |e: Errno| inner.io("put", &key, e);
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444)).map_err(failed)?;
-        file.sync_all().map_err(|e| inner.io("put", &key, e))?;
-
-        let path = format!("{}/{}", key.job(), key.path());
-        let components: Vec<&str> = path.split('/').collect();
-        let (name, dirs) = components.split_last().expect("a split gives one part at least");
-        let mut attempts = 0;
-        let chain = loop {
-            attempts += 1;
-            let moved = inner.open_chain(dirs, true).and_then(|chain| {
-                let dir = chain.last().expect("the chain begins with the root");
-                staged.move_to(dir, name, mode).map(|()| chain)
-            });
-            match moved {
-                Ok(chain) => break chain,
-                // A delete removed the empty directory that we had just opened.
-                Err(Errno::NOENT) if attempts < COMMIT_ATTEMPTS => {}
-                Err(Errno::EXIST) if !inner.is_dir(&path) => return Err(Error::Exists { key }),
-                Err(Errno::EXIST | Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY) => {
-                    return Err(Error::InTheWay { key });
-                }
-                Err(e) => return Err(failed(e)),
-            }
-        };
-        // Every directory, not only those made here: another put may have made one and not be done.
-        let synced = chain.iter().rev().try_for_each(rustix::fs::fsync);
-        if let Err(e) = synced {
-            if mode == PutMode::CreateNew
-                && let Some(dir) = chain.last()
-            {
-                let _ = rustix::fs::unlinkat(dir, *name, AtFlags::empty());
-            }
-            return Err(failed(e));
-        }
-        Ok(stored)
-    }
-}
-
-impl Staged {
-    fn move_to(&self, dir: &OwnedFd, name: &str, mode: PutMode) -> Result<(), Errno> {
-        match mode {
-            PutMode::Replace => rustix::fs::renameat(&self.staging, &self.name, dir, name),
-            PutMode::CreateNew => {
-                let flags = RenameFlags::NOREPLACE;
-                match rustix::fs::renameat_with(&self.staging, &self.name, dir, name, flags) {
-                    // This file system cannot; a hard link refuses an existing name as well.
-                    Err(Errno::INVAL | Errno::NOSYS) => {
-                        rustix::fs::linkat(&self.staging, &self.name, dir, name, AtFlags::empty())
-                    }
-                    other => other,
-                }
-            }
-        }
-    }
 }

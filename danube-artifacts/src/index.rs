@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use danube_core::{ArtifactName, JobId};
 
-use crate::{ArtifactRecord, ArtifactState, Error};
+use crate::{ArtifactRecord, Error, RecordChange};
 
 mod memory;
 
@@ -15,14 +15,14 @@ pub use memory::MemoryIndex;
 /// Records of artifacts, by job and name.
 ///
 /// * **Atomicity.** Each call happens whole or not at all, and whoever asks after it returned sees it.
-/// * **Durability.** What a `put`, `set_state` or `remove` acknowledged survives the death of the
+/// * **Durability.** What a `put`, `change` or `remove` acknowledged survives the death of the
 ///   process (a memory backend excepted, which says so).
 /// * **Order.** `list` goes by name, `all` by job and then by name; both compare bytes. Paging with
 ///   `after` = the last one seen names every record that stands still exactly once.
 /// * **Bounds.** At most `limit` records come back, fewer only at the end; `limit` 0 gives none.
 /// * **Fidelity.** A record comes back as it was put: times to the millisecond, `keep_for` to the
 ///   second.
-/// * **Cancel safety.** A dropped call may or may not have happened. Every call but `set_state` on a
+/// * **Cancel safety.** A dropped call may or may not have happened. Every call but `change` on a
 ///   removed record is idempotent, so calling it again is right.
 /// * Jobs need not be known: the index works without a store of jobs.
 #[async_trait]
@@ -56,17 +56,19 @@ pub trait ArtifactIndex: Debug + Display + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ArtifactRecord>, Error>;
 
-    /// Changes the state and nothing else. Any state may follow any other.
+    /// Changes what the change says and nothing else, and gives the record as it is then. Any state may
+    /// follow any other. Of several changes at once none is lost.
     ///
     /// # Errors
     ///
-    /// [`Error::NoRecord`].
-    async fn set_state(
+    /// [`Error::NoRecord`]; [`Error::Invalid`] when the record would break its bounds, and nothing is
+    /// changed then.
+    async fn change(
         &self,
         job: &JobId,
         name: &ArtifactName,
-        state: ArtifactState,
-    ) -> Result<(), Error>;
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error>;
 
     /// Forgets the record. One that is not there is a success.
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error>;
@@ -100,13 +102,13 @@ impl<T: ArtifactIndex + ?Sized> ArtifactIndex for Arc<T> {
         (**self).all(after, limit).await
     }
 
-    async fn set_state(
+    async fn change(
         &self,
         job: &JobId,
         name: &ArtifactName,
-        state: ArtifactState,
-    ) -> Result<(), Error> {
-        (**self).set_state(job, name, state).await
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error> {
+        (**self).change(job, name, change).await
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {

@@ -28,26 +28,30 @@ mod keys;
 mod memory_blobs;
 #[cfg(feature = "attest")]
 mod record;
+#[cfg(feature = "store")]
+mod send;
 #[cfg(feature = "attest")]
 mod sign;
 #[cfg(feature = "store")]
 mod stream;
 #[cfg(feature = "store")]
 mod sweep;
+#[cfg(feature = "store")]
+mod upload;
 #[cfg(feature = "attest")]
 pub mod verify;
 
 #[cfg(feature = "attest")]
 pub use blob::{
-    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, PutMode,
-    PutOptions, Stored,
+    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, Durability,
+    PutMode, PutOptions, Stored,
 };
 #[cfg(feature = "attest")]
 pub use error::Error;
 #[cfg(feature = "store")]
-pub use facade::{Artifacts, KeepOptions};
+pub use facade::{Artifacts, Deleted, KeepOptions};
 #[cfg(feature = "store")]
-pub use fs_blobs::FsBlobs;
+pub use fs_blobs::{DEFAULT_KEEP_FREE_BYTES, FsBlobs};
 #[cfg(feature = "store")]
 pub use index::{ArtifactIndex, MemoryIndex};
 #[cfg(feature = "attest")]
@@ -56,15 +60,22 @@ pub use keys::{KeyInfo, KeyRole, Opened, PublicKeys, SigningKey, SigningKeys};
 pub use memory_blobs::MemoryBlobs;
 #[cfg(feature = "attest")]
 pub use record::{
-    ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES, MAX_TAG_VALUE_BYTES,
-    MAX_TAGS,
+    ArtifactKind, ArtifactRecord, ArtifactState, MAX_CONTENT_TYPE_BYTES, MAX_TAG_KEY_BYTES,
+    MAX_TAG_VALUE_BYTES, MAX_TAGS, RecordChange,
 };
+#[cfg(feature = "store")]
+pub use send::{Sent, send_file};
 #[cfg(feature = "attest")]
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 #[cfg(feature = "store")]
-pub use stream::{bytes_stream, file_stream};
+pub use stream::{bytes_stream, counted_stream, file_stream};
 #[cfg(feature = "store")]
 pub use sweep::ArtifactSweep;
+#[cfg(feature = "store")]
+pub use upload::{
+    DEFAULT_PART_BYTES, MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES, Part, UploadId, UploadSessions,
+    UploadState,
+};
 
 #[cfg(test)]
 mod tests;

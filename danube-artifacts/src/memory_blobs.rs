@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use danube_core::{ByteRange, Clock, JobId, SystemClock, Timestamp};
-use futures_util::StreamExt;
+use danube_core::{ByteRange, Clock, JobId, Sha256Digest, SystemClock, Timestamp};
+use futures_util::{StreamExt, stream};
+use sha2::{Digest as _, Sha256};
 
 use crate::intake::{Intake, clamp};
+use crate::upload::{check_begin, check_part, check_whole};
 use crate::{
-    Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, PutMode, PutOptions, Stored,
-    bytes_stream,
+    Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, Part, PutMode, PutOptions, Stored,
+    UploadId, UploadSessions, UploadState, bytes_stream,
 };
 
 type Blobs = BTreeMap<BlobKey, (Bytes, Timestamp)>;
@@ -23,6 +25,7 @@ type Blobs = BTreeMap<BlobKey, (Bytes, Timestamp)>;
 #[derive(Debug, Clone)]
 pub struct MemoryBlobs {
     blobs: Arc<Mutex<Blobs>>,
+    uploads: Arc<Mutex<BTreeMap<UploadId, Upload>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -30,7 +33,7 @@ impl MemoryBlobs {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        Self { blobs: Arc::default(), clock: Arc::new(SystemClock) }
+        Self { blobs: Arc::default(), uploads: Arc::default(), clock: Arc::new(SystemClock) }
     }
 
     /// One that takes the time of its blobs from `clock`.
@@ -38,6 +41,10 @@ impl MemoryBlobs {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
+    }
+
+    fn uploads_by_id(&self) -> MutexGuard<'_, BTreeMap<UploadId, Upload>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn blobs(&self) -> MutexGuard<'_, Blobs> {
@@ -67,7 +74,7 @@ impl BlobStore for MemoryBlobs {
         options: PutOptions,
     ) -> Result<Stored, Error> {
         let mode = options.mode;
-        let mut intake = Intake::new(key.clone(), options);
+        let mut intake = Intake::new(key.clone(), options)?;
         let mut whole = BytesMut::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;
@@ -125,4 +132,110 @@ impl BlobStore for MemoryBlobs {
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         Ok(self.blobs().remove(key).map_or(0, |(bytes, _)| bytes.len() as u64))
     }
+
+    async fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn sweep(&self, _before: Timestamp) -> Result<u64, Error> {
+        Ok(0)
+    }
+}
+
+#[async_trait]
+impl UploadSessions for MemoryBlobs {
+    async fn begin(
+        &self,
+        key: &BlobKey,
+        options: PutOptions,
+        part_bytes: u64,
+    ) -> Result<UploadId, Error> {
+        check_begin(key, &options, part_bytes)?;
+        if options.mode == PutMode::CreateNew && self.blobs().contains_key(key) {
+            return Err(Error::Exists { key: key.clone() });
+        }
+        let failed = |e| Error::io(self, format!("begin an upload of {key}"), e);
+        let id = UploadId::random().map_err(failed)?;
+        let (key, parts) = (key.clone(), Vec::new());
+        let state = UploadState { id: id.clone(), key, options, part_bytes, parts, stored: None };
+        let upload = Upload { state, bytes: BTreeMap::new(), touched_at: self.clock.now() };
+        self.uploads_by_id().insert(id.clone(), upload);
+        Ok(id)
+    }
+
+    async fn put_part(&self, id: &UploadId, number: u32, bytes: Bytes) -> Result<Part, Error> {
+        let mut uploads = self.uploads_by_id();
+        let upload = found(uploads.get_mut(id), id)?;
+        check_part(&upload.state, number, bytes.len())?;
+        let digest = Sha256Digest::from_bytes(Sha256::digest(&bytes).into());
+        let part = Part { number, size_bytes: bytes.len() as u64, digest };
+        upload.bytes.insert(number, (part, bytes));
+        upload.touched_at = self.clock.now();
+        Ok(part)
+    }
+
+    async fn upload(&self, id: &UploadId) -> Result<UploadState, Error> {
+        found(self.uploads_by_id().get_mut(id), id).map(|upload| upload.state())
+    }
+
+    async fn uploads(&self) -> Result<Vec<UploadId>, Error> {
+        Ok(self.uploads_by_id().keys().cloned().collect())
+    }
+
+    async fn complete(&self, id: &UploadId) -> Result<Stored, Error> {
+        let (state, chunks) = {
+            let mut uploads = self.uploads_by_id();
+            let upload = found(uploads.get_mut(id), id)?;
+            let chunks: Vec<_> =
+                upload.bytes.values().map(|(_, bytes)| Ok(bytes.clone())).collect();
+            (upload.state(), chunks)
+        };
+        if let Some(stored) = state.stored {
+            return Ok(stored);
+        }
+        check_whole(&state)?;
+        let body: ByteStream = Box::pin(stream::iter(chunks));
+        let stored = self.put(&state.key, body, state.options).await?;
+        if let Some(upload) = self.uploads_by_id().get_mut(id) {
+            upload.state.stored = Some(stored);
+        }
+        Ok(stored)
+    }
+
+    async fn abort(&self, id: &UploadId) -> Result<(), Error> {
+        self.uploads_by_id().remove(id);
+        Ok(())
+    }
+
+    async fn sweep_uploads(&self, before: Timestamp) -> Result<u64, Error> {
+        let mut freed = 0;
+        self.uploads_by_id().retain(|_, upload| {
+            let stays = upload.touched_at >= before;
+            if !stays {
+                freed += upload.bytes.values().map(|(part, _)| part.size_bytes).sum::<u64>();
+            }
+            stays
+        });
+        Ok(freed)
+    }
+}
+
+/// An upload that was begun.
+#[derive(Debug)]
+struct Upload {
+    /// Without its parts.
+    state: UploadState,
+    bytes: BTreeMap<u32, (Part, Bytes)>,
+    touched_at: Timestamp,
+}
+
+impl Upload {
+    fn state(&self) -> UploadState {
+        let parts = self.bytes.values().map(|(part, _)| *part).collect();
+        UploadState { parts, ..self.state.clone() }
+    }
+}
+
+fn found<'a>(upload: Option<&'a mut Upload>, id: &UploadId) -> Result<&'a mut Upload, Error> {
+    upload.ok_or_else(|| Error::NoUpload { id: id.clone() })
 }

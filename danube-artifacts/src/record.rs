@@ -64,6 +64,97 @@ impl FromStr for ArtifactState {
     }
 }
 
+/// What sort of thing an artifact is, told by its name and media type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactKind {
+    /// Source code.
+    Code,
+    /// For people to read: Markdown, plain text, PDF, HTML, office documents.
+    Document,
+    /// A picture.
+    Image,
+    /// For programs to read: JSON, CSV, XML, databases.
+    Data,
+    /// What something said while it ran.
+    Log,
+    /// Anything else.
+    Other,
+}
+
+/// File names of source code whose media types say nothing, or something else.
+const CODE: &[&str] = &[
+    "c", "cc", "cpp", "cs", "css", "go", "h", "hpp", "java", "js", "jsx", "kt", "lua", "mjs",
+    "php", "pl", "proto", "py", "rb", "rs", "scala", "sh", "sql", "swift", "ts", "tsx", "zig",
+];
+const DATA: &[&str] = &[
+    "arrow", "avro", "csv", "db", "json", "jsonl", "ndjson", "parquet", "sqlite", "toml", "tsv",
+    "xml", "yaml", "yml",
+];
+
+impl ArtifactKind {
+    /// Every one of them.
+    pub const ALL: &[Self] =
+        &[Self::Code, Self::Document, Self::Image, Self::Data, Self::Log, Self::Other];
+
+    /// What a file of this name and media type is.
+    #[must_use]
+    pub fn of(name: &ArtifactName, content_type: &str) -> Self {
+        let file = name.file_name();
+        let extension = file.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let extension = extension.as_deref().unwrap_or_default();
+        match extension {
+            "log" => return Self::Log,
+            "md" | "txt" | "pdf" | "html" | "htm" | "rst" | "adoc" => return Self::Document,
+            code if CODE.contains(&code) => return Self::Code,
+            data if DATA.contains(&data) => return Self::Data,
+            _ => {}
+        }
+        match content_type.split_once('/') {
+            Some(("image", _)) => Self::Image,
+            Some(("text", _)) => Self::Document,
+            Some(("application", "json" | "xml" | "vnd.sqlite3")) => Self::Data,
+            Some(("application", document)) => {
+                let written = ["pdf", "msword", "rtf", "opendocument.text", "wordprocessingml"];
+                let is_one = written.iter().any(|part| document.contains(part));
+                if is_one { Self::Document } else { Self::Other }
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name, as it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Document => "document",
+            Self::Image => "image",
+            Self::Data => "data",
+            Self::Log => "log",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for ArtifactKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for ArtifactKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.as_str() == name)
+            .ok_or_else(|| Error::invalid("artifact type", name, "is not known"))
+    }
+}
+
 /// The record of one artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRecord {
@@ -75,7 +166,7 @@ pub struct ArtifactRecord {
     pub size_bytes: u64,
     /// The SHA-256 of its bytes, computed from what arrived.
     pub digest: Sha256Digest,
-    /// Its media type, told by its name.
+    /// Its media type, told by its first bytes and its name.
     pub content_type: String,
     /// Where it stands.
     pub state: ArtifactState,
@@ -93,6 +184,19 @@ pub struct ArtifactRecord {
 }
 
 impl ArtifactRecord {
+    /// What sort of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> ArtifactKind {
+        ArtifactKind::of(&self.name, &self.content_type)
+    }
+
+    /// When its own time is over; `None` where the policy decides, or it is kept for ever.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let keep_for = self.keep_for.filter(|_| !self.keep_forever)?;
+        self.created_at.checked_add(keep_for).ok()
+    }
+
     /// Whether the record keeps its bounds: a size below 2^63 (as files and SQL have it), at most [`MAX_TAGS`] tags, their keys 1 to
     /// [`MAX_TAG_KEY_BYTES`] and their values at most [`MAX_TAG_VALUE_BYTES`] bytes long, a content
     /// type of 1 to [`MAX_CONTENT_TYPE_BYTES`] bytes, and no control characters in any of them.
@@ -131,6 +235,79 @@ impl ArtifactRecord {
             }
         }
         Ok(())
+    }
+}
+
+/// What is to become different about a record; what is not said stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordChange {
+    /// Where it stands then.
+    pub state: Option<ArtifactState>,
+    /// How long its owner wants it kept then.
+    pub keep_for: Option<Option<Duration>>,
+    /// Whether retention never applies to it then.
+    pub keep_forever: Option<bool>,
+    /// Tags that it has then, and with `None` those that it has no more.
+    pub tags: BTreeMap<String, Option<String>>,
+}
+
+impl RecordChange {
+    /// To this state.
+    #[must_use]
+    pub fn state(state: ArtifactState) -> Self {
+        Self { state: Some(state), ..Self::default() }
+    }
+
+    /// Kept that long, counted in whole seconds; `None` leaves it to the policy.
+    #[must_use]
+    pub fn with_keep_for(mut self, keep_for: Option<Duration>) -> Self {
+        self.keep_for = Some(keep_for);
+        self
+    }
+
+    /// Kept for ever, or not any more.
+    #[must_use]
+    pub fn with_keep_forever(mut self, keep_forever: bool) -> Self {
+        self.keep_forever = Some(keep_forever);
+        self
+    }
+
+    /// With this tag.
+    #[must_use]
+    pub fn with_tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.insert(key.into(), Some(value.into()));
+        self
+    }
+
+    /// Without this tag.
+    #[must_use]
+    pub fn without_tag(mut self, key: impl Into<String>) -> Self {
+        self.tags.insert(key.into(), None);
+        self
+    }
+
+    /// The record as it is then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ArtifactRecord::validate`].
+    pub fn apply(&self, record: &ArtifactRecord) -> Result<ArtifactRecord, Error> {
+        let Self { state, keep_for, keep_forever, tags } = self;
+        let mut changed = record.clone();
+        changed.state = state.unwrap_or(changed.state);
+        changed.keep_forever = keep_forever.unwrap_or(changed.keep_forever);
+        if let Some(keep_for) = keep_for {
+            changed.keep_for = keep_for.map(|duration| Duration::from_secs(duration.as_secs()));
+        }
+        for (key, value) in tags {
+            match value {
+                Some(value) => drop(changed.tags.insert(key.clone(), value.clone())),
+                None => drop(changed.tags.remove(key)),
+            }
+        }
+        changed.validate()?;
+        Ok(changed)
     }
 }
 
@@ -188,6 +365,32 @@ mod tests {
         }
         let read: ArtifactRecord = serde_json::from_value(least).unwrap();
         assert_eq!((read.keep_for, read.keep_forever, read.tags.len()), (None, false, 0));
+    }
+
+    #[test]
+    fn names_and_media_types_tell_what_a_file_is() {
+        use ArtifactKind::{Code, Data, Document, Image, Log, Other};
+        for (name, content_type, kind) in [
+            ("src/main.rs", "text/x-rust", Code),
+            ("app.JS", "text/javascript", Code),
+            ("README.md", "text/markdown", Document),
+            ("notes.txt", "text/plain", Document),
+            ("report", "application/pdf", Document),
+            ("LICENSE", "text/plain", Document),
+            ("plot.png", "image/png", Image),
+            ("plot", "image/svg+xml", Image),
+            ("a.csv", "text/csv", Data),
+            ("a", "application/json", Data),
+            ("build.log", "text/plain", Log),
+            ("a.tar.gz", "application/gzip", Other),
+            ("a", "application/octet-stream", Other),
+        ] {
+            assert_eq!(ArtifactKind::of(&name.parse().unwrap(), content_type), kind, "{name}");
+        }
+        for kind in ArtifactKind::ALL {
+            assert_eq!(kind.as_str().parse::<ArtifactKind>().unwrap(), *kind);
+            assert_eq!(serde_json::to_string(kind).unwrap(), format!("\"{kind}\""));
+        }
     }
 
     #[test]

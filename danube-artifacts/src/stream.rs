@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use danube_core::{BoxError, ByteRange};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
 use crate::ByteStream;
 
@@ -29,17 +30,44 @@ pub fn file_stream(file: File) -> ByteStream {
     read_stream(Arc::new(file), 0, None)
 }
 
+/// The same stream, which adds what went through to `count`: for whoever shows progress.
+#[must_use]
+pub fn counted_stream(body: ByteStream, count: Arc<AtomicU64>) -> ByteStream {
+    Box::pin(body.inspect(move |chunk| {
+        if let Ok(bytes) = chunk {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+    }))
+}
+
+/// The first `want` bytes of a stream, fewer where it ends or fails earlier, and the stream as it was.
+pub(crate) async fn peek(mut body: ByteStream, want: usize) -> (Vec<u8>, ByteStream) {
+    let (mut head, mut taken) = (Vec::new(), Vec::new());
+    while head.len() < want {
+        let Some(chunk) = body.next().await else { break };
+        let failed = chunk.is_err();
+        if let Ok(bytes) = &chunk {
+            head.extend_from_slice(&bytes[..bytes.len().min(want - head.len())]);
+        }
+        taken.push(chunk);
+        if failed {
+            break;
+        }
+    }
+    (head, Box::pin(stream::iter(taken).chain(body)))
+}
+
 /// The range of a file; one that ends early is an error.
 pub(crate) fn range_stream(file: Arc<File>, range: ByteRange) -> ByteStream {
     read_stream(file, range.start, Some(range.end))
 }
 
 fn read_stream(file: Arc<File>, start: u64, end: Option<u64>) -> ByteStream {
-    Box::pin(stream::try_unfold(start, move |at| {
+    Box::pin(stream::try_unfold((start, false), move |(at, ended)| {
         let file = Arc::clone(&file);
         async move {
             let want = end.map_or(CHUNK_BYTES as u64, |end| end.saturating_sub(at));
-            if want == 0 {
+            if want == 0 || ended {
                 return Ok(None);
             }
             let want = want.min(CHUNK_BYTES as u64) as usize;
@@ -48,7 +76,10 @@ fn read_stream(file: Arc<File>, start: u64, end: Option<u64>) -> ByteStream {
             match (bytes.len() as u64, end) {
                 (0, Some(_)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 (0, None) => Ok(None),
-                (len, _) => Ok(Some((bytes, at + len))),
+                // A short read without an end is the end: asking again would cost a thread's turn, which
+                // small files have to pay once each.
+                (len, None) => Ok(Some((bytes, (at + len, len < want as u64)))),
+                (len, Some(_)) => Ok(Some((bytes, (at + len, false)))),
             }
         }
     }))

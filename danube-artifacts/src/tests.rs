@@ -8,3 +8,8 @@ crate::blob_store_conformance!(fs_blobs, {
     let dir = tempfile::tempdir().unwrap();
     (FsBlobs::new(dir.path().join("artifacts")), dir)
 });
+crate::upload_conformance!(memory_uploads, (MemoryBlobs::new(), ()));
+crate::upload_conformance!(fs_uploads, {
+    let dir = tempfile::tempdir().unwrap();
+    (FsBlobs::new(dir.path().join("artifacts")), dir)
+});

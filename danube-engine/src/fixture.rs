@@ -258,6 +258,17 @@ impl<T: BlobStore> BlobStore for Spy<T> {
         self.diary.fails(&format!("blob delete {key}"));
         self.inner.delete(key).await
     }
+
+    async fn sync(&self) -> Result<(), danube_artifacts::Error> {
+        if self.diary.fails("blob sync") {
+            return Err(danube_artifacts::Error::io(self, "sync".to_owned(), full()));
+        }
+        self.inner.sync().await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, danube_artifacts::Error> {
+        self.inner.sweep(before).await
+    }
 }
 
 /// Everything a job is run with, in memory, and a directory to work in.

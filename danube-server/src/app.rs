@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use danube_artifacts::{
     ArtifactSweep, Artifacts, BlobStore, FsBlobs, Opened, PublicKeys, Signer, SigningKeys,
+    UploadSessions,
 };
 use danube_core::files::create_private_dir;
 use danube_core::{CandidateKind, Clock, ErrorClass, JobId, Sweep, SystemClock};
@@ -28,6 +29,7 @@ pub(crate) struct App {
     /// The same logs, for what only files can do.
     pub(crate) log_files: FsLogs,
     pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) uploads: Arc<dyn UploadSessions>,
 }
 
 impl App {
@@ -40,12 +42,14 @@ impl App {
         let log_files =
             if config.compress_logs { FsLogs::compressed(logs) } else { FsLogs::new(logs) };
         let store = Store::open(&dir.join("danube.db"), StoreOptions::default()).await?;
+        let blobs = FsBlobs::new(dir.join("artifacts"));
         let app = Self {
             clock: Arc::new(SystemClock),
             store: Arc::new(store),
             logs: Arc::new(log_files.clone()),
             log_files,
-            blobs: Arc::new(FsBlobs::new(dir.join("artifacts"))),
+            blobs: Arc::new(blobs.clone()),
+            uploads: Arc::new(blobs),
             config,
         };
         app.recover().await?;

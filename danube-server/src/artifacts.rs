@@ -19,6 +19,8 @@ use crate::terminal::{self, Sink};
 use crate::view;
 use crate::{Environment, wire};
 
+mod put;
+
 /// Artifacts asked for at once.
 const PAGE: usize = 1000;
 
@@ -37,6 +39,12 @@ pub(crate) async fn artifacts(
             let name: ArtifactName =
                 name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
             get(app, &id, &name, to, environment).await
+        }
+        ArtifactsCommand::Put(args) => put::put(app, args, environment).await,
+        ArtifactsCommand::Tag(args) => put::tag(app, args).await,
+        ArtifactsCommand::Delete { job, name, .. } => {
+            let id = app.job(&job).await?;
+            delete(app, &id, name.as_ref()).await
         }
         ArtifactsCommand::Provenance { job, format } => {
             let id = app.job(&job).await?;
@@ -74,14 +82,36 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
             let row = |r: &ArtifactRecord| {
                 vec![
                     terminal::safe(r.name.as_str()),
+                    r.kind().to_string(),
                     terminal::size(r.size_bytes),
                     r.digest.to_string(),
                 ]
             };
             let rows: Vec<_> = records.iter().map(row).collect();
-            Sink::Stdout.text(&terminal::table(&["NAME", "SIZE", "SHA-256"], &rows));
+            Sink::Stdout.text(&terminal::table(&["NAME", "TYPE", "SIZE", "SHA-256"], &rows));
         }
     }
+    Ok(0)
+}
+
+async fn delete(app: &App, job: &JobId, name: Option<&ArtifactName>) -> Result<u8, Failure> {
+    let artifacts = app.artifacts().await?;
+    let Some(name) = name else {
+        let deleted = artifacts.delete_job(job).await?;
+        let kept = match deleted.kept {
+            0 => String::new(),
+            kept => format!(", {kept} kept for ever"),
+        };
+        let freed = terminal::size(deleted.bytes_freed);
+        let count = deleted.artifacts;
+        Sink::Stderr.line(&format!("danube: {count} deleted, {freed} freed{kept}"));
+        return Ok(0);
+    };
+    // One that is not there is told: somebody typed its name.
+    artifacts.get(job, name).await?;
+    let freed = terminal::size(artifacts.delete(job, name).await?);
+    let shown = terminal::safe(name.as_str());
+    Sink::Stderr.line(&format!("danube: {shown} is deleted, {freed} freed"));
     Ok(0)
 }
 

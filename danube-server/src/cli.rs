@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use danube_core::{StepName, Timestamp};
+use danube_core::{ArtifactName, StepName, Timestamp};
 use danube_secrets::{SecretKey, SecretOwner};
 
 /// Runs jobs and keeps everything they produce: the log, live and for later; the artifacts, signed,
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Print a job's log
     Logs(LogsArgs),
-    /// List a job's artifacts, or fetch one
+    /// List a job's artifacts, fetch, add, tag and delete them
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
     /// List, rotate and revoke the signing keys
@@ -249,6 +249,72 @@ pub(crate) enum ArtifactsCommand {
         /// The directory to be made
         dir: PathBuf,
     },
+    /// Add a file to a job's artifacts, and sign it; the job's provenance does not name it
+    Put(PutArgs),
+    /// Change the tags of an artifact, and how long it is kept
+    Tag(TagArgs),
+    /// Delete an artifact of a job, or all of them
+    Delete {
+        /// An id, the beginning or end of one, or `latest`
+        job: String,
+        /// The artifact's name, as the list shows it
+        #[arg(required_unless_present = "all")]
+        name: Option<ArtifactName>,
+        /// All of them but those that are kept for ever
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct PutArgs {
+    /// An id, the beginning or end of one, or `latest`
+    pub(crate) job: String,
+    /// The file
+    pub(crate) file: PathBuf,
+    /// What the artifact is called [default: its file name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<ArtifactName>,
+    /// Go on with the upload of this artifact that was interrupted
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Replace an artifact of that name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Its media type [default: what its first bytes and its name tell]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) tags: TagOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct TagArgs {
+    /// An id, the beginning or end of one, or `latest`
+    pub(crate) job: String,
+    /// The artifact's name, as the list shows it
+    pub(crate) name: ArtifactName,
+    #[command(flatten)]
+    pub(crate) tags: TagOptions,
+    /// Take this tag away (repeatable)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) remove: Vec<String>,
+    /// Let retention apply to it again
+    #[arg(long, conflicts_with = "keep_forever")]
+    pub(crate) let_go: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TagOptions {
+    /// Give it this tag (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) tags: Vec<(String, String)>,
+    /// Keep it that long instead of the configured time: 12h, 90d
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) keep_for: Option<Duration>,
+    /// Keep it until somebody deletes it
+    #[arg(long)]
+    pub(crate) keep_forever: bool,
 }
 
 #[derive(Subcommand)]

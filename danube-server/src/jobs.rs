@@ -17,6 +17,10 @@ use crate::wire;
 /// How often a cancelled job is looked at, and how long at most: its grace period and a bit.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How long an upload can be resumed, and what died is left alone: the next day, after the failure of a
+/// night was seen, it still can.
+const LEFTOVERS_STAY: Duration = Duration::from_hours(48);
+
 pub(crate) async fn list(app: &App, args: &JobsArgs) -> Result<u8, Failure> {
     let jobs = app.store.list(&JobQuery::default().with_limit(args.limit.into())).await?;
     match args.output {
@@ -109,6 +113,12 @@ async fn compress_logs(app: &App) -> Result<(), Failure> {
     }
 }
 
+/// What puts that died left, bytes that no artifact has any more, and uploads that nobody goes on with.
+async fn sweep_leftovers(app: &App) -> Result<u64, Failure> {
+    let before = app.clock.now() - LEFTOVERS_STAY;
+    Ok(app.blobs.sweep(before).await? + app.uploads.sweep_uploads(before).await?)
+}
+
 pub(crate) async fn reap(app: &App, args: &ReaperArgs) -> Result<u8, Failure> {
     let reaper = app.reaper();
     if !args.dry_run {
@@ -121,6 +131,12 @@ pub(crate) async fn reap(app: &App, args: &ReaperArgs) -> Result<u8, Failure> {
         (wire::Reaped::planned(&plan), plan.unlisted)
     } else {
         let report = reaper.run().await?;
+        let swept = sweep_leftovers(app).await?;
+        if swept > 0 {
+            let swept = terminal::size(swept);
+            Sink::Stderr
+                .line(&format!("danube: {swept} of leftovers and abandoned uploads are gone"));
+        }
         (wire::Reaped::done(&report), report.unlisted)
     };
     for (sweep, error) in &unlisted {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use danube_artifacts::{ArtifactRecord, ArtifactState};
+use danube_artifacts::{ArtifactKind, ArtifactRecord, ArtifactState};
 use danube_core::{
     ArtifactName, AuditEvent, ByteRange, Candidate, CandidateKind, JobId, JobState, LostReason,
     Sha256Digest, StepName, SweepError, Timestamp,
@@ -159,8 +159,12 @@ pub(crate) struct Artifact {
     pub(crate) size_bytes: u64,
     pub(crate) sha256: Sha256Digest,
     pub(crate) content_type: String,
+    /// What sort of thing it is: code, document, image, data, log, other.
+    pub(crate) r#type: ArtifactKind,
     pub(crate) state: ArtifactState,
     pub(crate) created_at: Timestamp,
+    /// When its own time is over; null where the configured time applies, or it is kept for ever.
+    pub(crate) expires_at: Option<Timestamp>,
     pub(crate) keep_for_seconds: Option<u64>,
     pub(crate) keep_forever: bool,
     pub(crate) tags: BTreeMap<String, String>,
@@ -168,6 +172,7 @@ pub(crate) struct Artifact {
 
 impl From<ArtifactRecord> for Artifact {
     fn from(record: ArtifactRecord) -> Self {
+        let (kind, expires_at) = (record.kind(), record.expires_at());
         let ArtifactRecord {
             job,
             name,
@@ -186,8 +191,10 @@ impl From<ArtifactRecord> for Artifact {
             size_bytes,
             sha256: digest,
             content_type,
+            r#type: kind,
             state,
             created_at,
+            expires_at,
             keep_for_seconds: keep_for.map(|duration| duration.as_secs()),
             keep_forever,
             tags,

@@ -68,7 +68,6 @@ statements! {
         WHERE job_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3");
     ALL_ARTIFACTS = concat!("SELECT ", artifact_columns!(), " FROM artifacts \
         WHERE (job_id, name) > (?1, ?2) ORDER BY job_id, name LIMIT ?3");
-    SET_ARTIFACT_STATE = "UPDATE artifacts SET state = ?3 WHERE job_id = ?1 AND name = ?2";
     REMOVE_ARTIFACT = "DELETE FROM artifacts WHERE job_id = ?1 AND name = ?2";
 
     REPLACE_SECRET = "UPDATE secrets SET sealed = ?3 WHERE owner = ?1 AND key = ?2";

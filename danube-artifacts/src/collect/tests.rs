@@ -306,3 +306,20 @@ proptest::proptest! {
         proptest::prop_assert_eq!(names(&found), wanted, "{:?}", globs);
     }
 }
+
+#[test]
+fn what_has_become_something_else_is_not_there_and_what_cannot_be_opened_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    fs::create_dir_all(root.join("a/dir")).unwrap();
+    fs::write(root.join("a/file"), "x").unwrap();
+    std::os::unix::fs::symlink("file", root.join("a/link")).unwrap();
+    std::os::unix::fs::symlink("a", root.join("way")).unwrap();
+    let open = |name: &str| open_if_still_there(root, &name.parse().unwrap());
+    assert!(open("a/file").unwrap().is_some());
+    for gone in ["a/gone", "gone/file", "a/dir", "a/link", "way/file", "a/file/below"] {
+        assert!(open(gone).unwrap().is_none(), "{gone}");
+    }
+    // Longer than any name on this system can be, although each part is legal.
+    assert!(open_if_still_there(&root.join("x".repeat(300)), &"a".parse().unwrap()).is_err());
+}

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use danube_core::{ArtifactName, BoxError, ByteRange, ErrorClass, JobId, Sha256Digest};
+use danube_core::{ArtifactName, BoxError, ByteRange, ErrorClass, JobId, Sha256Digest, Timestamp};
 use futures_util::{StreamExt, future, stream};
 use sha2::{Digest as _, Sha256};
 
 use super::Numbers;
 use crate::{
-    Blob, BlobKey, BlobStore, ByteStream, Error, PutMode, PutOptions, Stored, bytes_stream,
+    Blob, BlobKey, BlobStore, ByteStream, Durability, Error, PutMode, PutOptions, Stored,
+    bytes_stream,
 };
 
 fn job(id: &str) -> JobId {
@@ -21,16 +22,16 @@ fn name(name: &str) -> ArtifactName {
     name.parse().expect("a valid artifact name")
 }
 
-fn key(of_job: &str, named: &str) -> BlobKey {
+pub(super) fn key(of_job: &str, named: &str) -> BlobKey {
     BlobKey::artifact(&job(of_job), &name(named))
 }
 
-fn sha256(bytes: &[u8]) -> Sha256Digest {
+pub(super) fn sha256(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// Bytes that differ from place to place, so that a shift shows.
-fn bytes_of(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn bytes_of(len: usize, seed: u64) -> Vec<u8> {
     let mut numbers = Numbers::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -150,6 +151,117 @@ pub async fn a_digest_that_was_announced_wrongly_leaves_nothing(store: impl Blob
     store.put(&fresh, bytes_stream(&b"new"[..]), right).await.expect("the truth");
 }
 
+/// The announced size is checked against what arrived, in both directions.
+pub async fn a_size_that_was_announced_wrongly_leaves_nothing(store: impl BlobStore) {
+    let (fresh, taken) = (key("j", "fresh"), key("j", "taken"));
+    put(&store, &taken, b"old").await;
+    let bytes = bytes_of(2_500_000, 9);
+    for announced in [0, 1, 2_499_999, 2_500_001, 4_000_000] {
+        for key in [&fresh, &taken] {
+            let options =
+                PutOptions::default().with_mode(PutMode::Replace).with_size_bytes(announced);
+            let refused = store.put(key, bytes_stream(bytes.clone()), options).await;
+            match refused.expect_err("a lie") {
+                Error::SizeMismatch { expected, .. } => assert_eq!(expected, announced),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_absent(&store, &fresh).await;
+    assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
+    let beyond = PutOptions::default().with_size_bytes(1_001).with_max_bytes(1_000);
+    let refused = store.put(&fresh, Box::pin(stream::pending()), beyond).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "before a byte came: {refused:?}");
+    let right = PutOptions::default().with_size_bytes(2_500_000);
+    store.put(&fresh, bytes_stream(bytes), right).await.expect("the truth");
+}
+
+/// Whatever a backend shares between equal blobs, nobody sees it: neither their deletion, nor their
+/// replacement, nor a body that begins or ends like another one.
+pub async fn equal_bytes_stay_independent(store: impl BlobStore) {
+    let long = bytes_of(3_000_000, 21);
+    let mut other_end = long.clone();
+    other_end[2_999_999] ^= 1;
+    let versions: [&[u8]; 6] =
+        [&long, &other_end, &long[..2_000_000], &long[..5_000], &long[..100], &long];
+    for (at, version) in versions.iter().enumerate() {
+        for of_job in ["j", "k"] {
+            let key = key(of_job, &at.to_string());
+            let options = PutOptions::default().with_expected(sha256(version));
+            let options = if of_job == "k" { options } else { PutOptions::default() };
+            let chunks: Vec<_> =
+                version.chunks(300_001).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+            let body: ByteStream = Box::pin(stream::iter(chunks));
+            let stored = store.put(&key, body, options).await.expect("put");
+            let size_bytes = version.len() as u64;
+            assert_eq!(stored, Stored { size_bytes, digest: sha256(version) }, "{key}");
+        }
+    }
+    store.delete(&key("j", "0")).await.expect("delete");
+    put(&store, &key("k", "0"), b"something else").await;
+    put(&store, &key("k", "5"), &long).await;
+    assert_absent(&store, &key("j", "0")).await;
+    for (at, version) in versions.iter().enumerate().skip(1) {
+        for of_job in ["j", "k"] {
+            let key = key(of_job, &at.to_string());
+            assert!(content(&store, &key).await.as_deref() == Some(*version), "{key}");
+        }
+    }
+    // The last one out frees the bytes.
+    let mut freed = 0;
+    for at in 0..versions.len() {
+        for of_job in ["j", "k"] {
+            freed += store.delete(&key(of_job, &at.to_string())).await.expect("delete");
+        }
+    }
+    assert!(freed >= 3_000_000, "{freed}");
+    put(&store, &key("j", "0"), &long).await;
+    assert!(content(&store, &key("j", "0")).await.as_deref() == Some(&long));
+}
+
+/// A deferred blob is like any other, before and after the sync.
+pub async fn what_is_deferred_is_there_and_can_be_synced(store: impl BlobStore) {
+    store.sync().await.expect("nothing to sync");
+    let deferred = PutOptions::default().with_durability(Durability::Deferred);
+    for (at, len) in [0, 100, 5_000, 2_000_000].into_iter().enumerate() {
+        let (key, bytes) = (key("j", &format!("d/{at}")), bytes_of(len, at as u64));
+        store.put(&key, bytes_stream(bytes.clone()), deferred.clone()).await.expect("put");
+        assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+        let again = store.put(&key, bytes_stream(""), deferred.clone()).await;
+        assert!(matches!(again, Err(Error::Exists { .. })), "{again:?}");
+    }
+    store.sync().await.expect("sync");
+    assert_eq!(store.list(&job("j")).await.expect("list").len(), 4);
+}
+
+/// However young `before` is, a blob is no leftover; nor is a put that is under way.
+pub async fn a_sweep_touches_no_blob(store: impl BlobStore) {
+    let (end_of_time, bytes) = (Timestamp::MAX, bytes_of(2_000_000, 4));
+    assert_eq!(store.sweep(end_of_time).await.expect("an empty store"), 0);
+    put(&store, &key("j", "a"), &bytes).await;
+    put(&store, &key("k", "b"), b"small").await;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let first = stream::iter([Ok(Bytes::from(bytes_of(3_000_000, 5)))]);
+    let rest = stream::once(async move {
+        let _ = tell.send(());
+        let _ = gone.await;
+        Ok(Bytes::from_static(b"the end"))
+    });
+    let slow = key("j", "slow");
+    let putting = store.put(&slow, Box::pin(first.chain(rest)), PutOptions::default());
+    let sweeping = async {
+        told.await.expect("the body is asked for its end");
+        store.sweep(end_of_time).await.expect("sweep");
+        let _ = go.send(());
+    };
+    let (stored, ()) = futures_util::future::join(putting, sweeping).await;
+    assert_eq!(stored.expect("put").size_bytes, 3_000_007);
+    assert_eq!(content(&store, &slow).await.expect("it is there").len(), 3_000_007);
+    assert!(content(&store, &key("j", "a")).await.as_deref() == Some(&bytes));
+    assert_eq!(content(&store, &key("k", "b")).await.as_deref(), Some(&b"small"[..]));
+}
+
 /// Exactly the limit is allowed, one byte more is not, and an endless body ends.
 pub async fn a_body_over_its_limit_leaves_nothing(store: impl BlobStore) {
     let (exact, over, endless) = (key("j", "exact"), key("j", "over"), key("j", "endless"));
@@ -189,6 +301,46 @@ pub async fn a_body_that_fails_leaves_nothing(store: impl BlobStore) {
     }
     assert_absent(&store, &fresh).await;
     assert_eq!(content(&store, &taken).await.as_deref(), Some(&b"old"[..]));
+}
+
+/// Wherever a body fails or is given up, also one that begins like something that is stored: the key
+/// holds what it held, and so does every other.
+pub async fn a_body_that_fails_anywhere_changes_nothing(store: impl BlobStore) {
+    let mut numbers = Numbers::new(23);
+    let long = bytes_of(2_500_000, 31);
+    put(&store, &key("j", "like it"), &long).await;
+    put(&store, &key("j", "taken"), b"old").await;
+    for round in 0..24 {
+        let named = if round % 2 == 0 { "fresh" } else { "taken" };
+        let key = key("j", named);
+        let len = numbers.below(long.len());
+        let chunk = 1 + numbers.below(400_000);
+        let chunks: Vec<Result<Bytes, BoxError>> =
+            long[..len].chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        if round % 3 == 0 {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let silence = stream::once(async move {
+                let _ = tell.send(());
+                future::pending().await
+            });
+            let body: ByteStream = Box::pin(stream::iter(chunks).chain(silence));
+            tokio::select! {
+                done = store.put(&key, body, replace) => panic!("it never ended: {done:?}"),
+                _ = told => {}
+            }
+        } else {
+            let failure = stream::iter([Err(BoxError::from("cut off"))]);
+            let body: ByteStream = Box::pin(stream::iter(chunks).chain(failure));
+            let failed = store.put(&key, body, replace).await;
+            assert!(matches!(failed, Err(Error::Body { .. })), "{failed:?}");
+        }
+        assert_absent(&store, &super::blobs::key("j", "fresh")).await;
+        let taken = content(&store, &super::blobs::key("j", "taken")).await;
+        assert_eq!(taken.as_deref(), Some(&b"old"[..]));
+    }
+    let like_it = content(&store, &key("j", "like it")).await;
+    assert!(like_it.as_deref() == Some(&long));
 }
 
 /// Dropping the future is giving up.

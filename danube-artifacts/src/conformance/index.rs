@@ -1,11 +1,12 @@
 //! The laws of [`ArtifactIndex`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use danube_core::{ArtifactName, ErrorClass, JobId, Sha256Digest, Timestamp};
 
-use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, Error};
+use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, Error, RecordChange};
 
 fn job(id: &str) -> JobId {
     id.parse().expect("a valid job id")
@@ -82,14 +83,15 @@ pub async fn a_put_replaces_the_record_of_that_name_only(index: impl ArtifactInd
     assert_eq!(names(&index.list(&job("j"), None, 10).await.expect("list")), ["a", "b"]);
 }
 
-/// A missing record is `NoRecord` for `get` and `set_state`, and an empty list for `list`.
+/// A missing record is `NoRecord` for `get` and `change`, and an empty list for `list`.
 pub async fn what_is_not_there_is_told(index: impl ArtifactIndex) {
     index.put(&record("j", "a")).await.expect("put");
     for (of_job, named) in [("j", "b"), ("k", "a"), ("J", "a"), ("j", "A")] {
         let got = index.get(&job(of_job), &name(named)).await.expect_err("get");
         assert!(matches!(got, Error::NoRecord { .. }), "{got:?}");
         assert_eq!(got.class(), ErrorClass::NotFound);
-        let set = index.set_state(&job(of_job), &name(named), ArtifactState::Deleted).await;
+        let change = RecordChange::state(ArtifactState::Deleted);
+        let set = index.change(&job(of_job), &name(named), &change).await;
         assert!(matches!(set, Err(Error::NoRecord { .. })), "{set:?}");
     }
     assert!(index.list(&job("k"), None, 10).await.expect("list").is_empty());
@@ -154,18 +156,61 @@ pub async fn all_goes_by_job_and_name(index: impl ArtifactIndex) {
     }
 }
 
-/// `set_state` touches the state of one record.
-pub async fn a_state_changes_alone(index: impl ArtifactIndex) {
-    let mut before = record("j", "a");
-    before.tags.insert("k".to_owned(), "v".to_owned());
-    index.put(&before).await.expect("put");
+/// `change` touches what it says, of one record.
+pub async fn a_change_changes_what_it_says(index: impl ArtifactIndex) {
+    let mut now = record("j", "a");
+    now.tags.insert("k".to_owned(), "v".to_owned());
+    index.put(&now).await.expect("put");
     index.put(&record("j", "b")).await.expect("put");
     for state in [ArtifactState::Active, ArtifactState::Active, ArtifactState::Deleted] {
-        index.set_state(&before.job, &before.name, state).await.expect("set_state");
-        let now = index.get(&before.job, &before.name).await.expect("get");
-        assert_eq!(now, ArtifactRecord { state, ..before.clone() });
+        let changed = index.change(&now.job, &now.name, &RecordChange::state(state)).await;
+        now.state = state;
+        assert_eq!(changed.expect("change"), now);
+        assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
     }
+    let change = RecordChange::default()
+        .with_tag("new", "1")
+        .with_tag("k", "other")
+        .without_tag("never was")
+        .with_keep_forever(true)
+        .with_keep_for(Some(Duration::from_millis(2_500)));
+    index.change(&now.job, &now.name, &change).await.expect("change");
+    now.tags = [("new", "1"), ("k", "other")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    (now.keep_forever, now.keep_for) = (true, Some(Duration::from_secs(2)));
+    assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
+    let back = RecordChange::default().without_tag("new").with_keep_for(None);
+    let back = back.with_keep_forever(false);
+    index.change(&now.job, &now.name, &back).await.expect("change");
+    now.tags.remove("new");
+    (now.keep_forever, now.keep_for) = (false, None);
+    assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
+
+    let mut too_many = RecordChange::state(ArtifactState::Active);
+    for at in 0..=crate::MAX_TAGS {
+        too_many = too_many.with_tag(at.to_string(), "");
+    }
+    let refused = index.change(&now.job, &now.name, &too_many).await.expect_err("too many");
+    assert_eq!(refused.class(), ErrorClass::Invalid);
+    assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
     assert_eq!(index.get(&job("j"), &name("b")).await.expect("get"), record("j", "b"));
+}
+
+/// Of several changes at once none is lost.
+pub async fn changes_at_once_all_count(index: impl ArtifactIndex) {
+    let index = Arc::new(index);
+    index.put(&record("j", "a")).await.expect("put");
+    let changing = (0..20).map(|at| {
+        let index = Arc::clone(&index);
+        tokio::spawn(async move {
+            let change = RecordChange::default().with_tag(format!("tag{at}"), at.to_string());
+            index.change(&job("j"), &name("a"), &change).await.expect("change");
+        })
+    });
+    for change in changing.collect::<Vec<_>>() {
+        change.await.expect("no panic");
+    }
+    let all = index.get(&job("j"), &name("a")).await.expect("get").tags;
+    assert!((0..20).all(|at| all.contains_key(&format!("tag{at}"))), "{all:?}");
 }
 
 /// `remove` is idempotent.
@@ -263,11 +308,17 @@ pub async fn random_operations_agree_with_a_map(index: impl ArtifactIndex) {
                 index.remove(&key.0, &key.1).await.expect("remove");
                 model.remove(&key);
             }
-            3 => match (index.set_state(&key.0, &key.1, state).await, model.get_mut(&key)) {
-                (Ok(()), Some(record)) => record.state = state,
-                (Err(Error::NoRecord { .. }), None) => {}
-                (got, model) => panic!("set_state gave {got:?}, the model has {model:?}"),
-            },
+            3 => {
+                let changed = index.change(&key.0, &key.1, &RecordChange::state(state)).await;
+                match (changed, model.get_mut(&key)) {
+                    (Ok(changed), Some(record)) => {
+                        record.state = state;
+                        assert_eq!(changed, *record);
+                    }
+                    (Err(Error::NoRecord { .. }), None) => {}
+                    (got, model) => panic!("change gave {got:?}, the model has {model:?}"),
+                }
+            }
             _ => match (index.get(&key.0, &key.1).await, model.get(&key)) {
                 (Ok(got), Some(wanted)) => assert_eq!(got, *wanted),
                 (Err(Error::NoRecord { .. }), None) => {}

@@ -5,6 +5,8 @@ use crate::{MemoryBlobs, MemoryIndex, SigningKey, Verifier};
 use danube_core::{ErrorClass, ManualClock};
 use futures_util::StreamExt;
 
+mod faults;
+
 struct House {
     artifacts: Artifacts,
     key: Arc<SigningKey>,
@@ -101,7 +103,12 @@ async fn what_is_being_deleted_is_gone_for_readers() {
     let house = house();
     let kept = house.artifacts.sign(&house.keep("a", b"x").await).await.unwrap();
     let deleted = ArtifactState::Deleted;
-    house.artifacts.index().set_state(&house.job, &kept.name, deleted).await.unwrap();
+    house
+        .artifacts
+        .index()
+        .change(&house.job, &kept.name, &RecordChange::state(deleted))
+        .await
+        .unwrap();
     let error = house.artifacts.open(&house.job, &kept.name, None).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Gone);
     assert_eq!(house.artifacts.list(&house.job).await.unwrap(), []);
@@ -163,7 +170,11 @@ async fn only_what_is_stored_is_signed() {
     let new = artifacts.keep(job, &named, bytes_stream("new"), replace).await.unwrap();
     assert!(matches!(artifacts.sign(&old).await, Err(Error::DigestMismatch { .. })));
     assert_eq!(house.blob(&BlobKey::signature(job, &named)).await, None);
-    artifacts.index().set_state(job, &named, ArtifactState::Deleted).await.unwrap();
+    artifacts
+        .index()
+        .change(job, &named, &RecordChange::state(ArtifactState::Deleted))
+        .await
+        .unwrap();
     assert_eq!(artifacts.sign(&new).await.unwrap_err().class(), ErrorClass::Gone);
     artifacts.delete(job, &named).await.unwrap();
     assert_eq!(artifacts.sign(&new).await.unwrap_err().class(), ErrorClass::NotFound);
@@ -180,15 +191,110 @@ async fn more_artifacts_than_a_page_are_listed() {
     assert!(listed.is_sorted_by(|a, b| a.name < b.name));
 }
 
+#[tokio::test]
+async fn all_of_a_job_is_deleted_but_what_is_kept_for_ever() {
+    let house = house();
+    let (artifacts, job) = (&house.artifacts, &house.job);
+    for at in 0..PAGE + 3 {
+        house.keep(&format!("f{at:05}"), b"xy").await;
+    }
+    let pinned = RecordChange::default().with_keep_forever(true).with_tag("release", "1.0");
+    let pinned = artifacts.change(job, &name("f00007"), &pinned).await.unwrap();
+    assert!(pinned.keep_forever && pinned.expires_at().is_none());
+    let deleted = artifacts.delete_job(job).await.unwrap();
+    let gone = PAGE as u64 + 2;
+    assert_eq!(deleted, Deleted { artifacts: gone, kept: 1, bytes_freed: gone * 2 });
+    assert_eq!(artifacts.list(job).await.unwrap(), std::slice::from_ref(&pinned));
+    let let_go = RecordChange::default()
+        .with_keep_forever(false)
+        .with_keep_for(Some(Duration::from_secs(60)))
+        .without_tag("release");
+    let record = artifacts.change(job, &pinned.name, &let_go).await.unwrap();
+    let expires_at = record.created_at.as_second() + 60;
+    assert_eq!(record.expires_at().map(|time| time.as_second()), Some(expires_at));
+    assert!(record.tags.is_empty());
+    assert_eq!(artifacts.delete_job(job).await.unwrap().artifacts, 1);
+    assert_eq!(artifacts.delete_job(job).await.unwrap(), Deleted::default());
+    let state = RecordChange::state(ArtifactState::Active);
+    assert_eq!(
+        artifacts.change(job, &name("a"), &state).await.unwrap_err().class(),
+        ErrorClass::Invalid
+    );
+    let none = artifacts.change(job, &name("a"), &RecordChange::default()).await.unwrap_err();
+    assert_eq!(none.class(), ErrorClass::NotFound);
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_becomes_an_artifact_like_any_other() {
+    let house = house();
+    let blobs = MemoryBlobs::new();
+    let artifacts = Artifacts::new(
+        Arc::new(blobs.clone()),
+        Arc::new(MemoryIndex::new()),
+        Arc::clone(&house.key) as _,
+        Arc::new(house.clock.clone()),
+    );
+    let (named, options) = (name("picture"), KeepOptions::default().with_tag("k", "v"));
+    let key = BlobKey::artifact(&house.job, &named);
+    let id = blobs.begin(&key, options.put(), crate::MIN_PART_BYTES).await.unwrap();
+    let png = bytes::Bytes::from_static(b"\x89PNG\r\n\x1a\n and so on");
+    blobs.put_part(&id, 0, png.clone()).await.unwrap();
+    for _ in 0..2 {
+        let kept = artifacts.keep_upload(&blobs, &id, options.clone()).await.unwrap();
+        assert_eq!((kept.content_type.as_str(), kept.size_bytes), ("image/png", png.len() as u64));
+        assert_eq!(kept.tags["k"], "v");
+        artifacts.sign(&kept).await.unwrap();
+    }
+    let (_, blob) = artifacts.open(&house.job, &named, None).await.unwrap();
+    assert_eq!(read(blob).await, png);
+    let metadata = BlobKey::provenance(&house.job);
+    let id = blobs.begin(&metadata, PutOptions::default(), crate::MIN_PART_BYTES).await.unwrap();
+    let refused = artifacts.keep_upload(&blobs, &id, KeepOptions::default()).await.unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::Invalid);
+}
+
+#[tokio::test]
+async fn the_first_bytes_are_looked_at_and_arrive() {
+    let house = house();
+    let png: Vec<u8> = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 20_000]].concat();
+    for cut in [1, 7, 9_000, 20_008] {
+        let chunks: Vec<_> =
+            png.chunks(cut).map(|c| Ok(bytes::Bytes::copy_from_slice(c))).collect();
+        let body: ByteStream = Box::pin(futures_util::stream::iter(chunks));
+        let named = name(&format!("picture{cut}"));
+        let options = KeepOptions::default().with_size_bytes(png.len() as u64);
+        let kept = house.artifacts.keep(&house.job, &named, body, options).await.unwrap();
+        assert_eq!(kept.content_type, "image/png");
+        assert!(house.blob(&BlobKey::artifact(&house.job, &named)).await.unwrap() == png);
+    }
+    let failing: ByteStream =
+        Box::pin(futures_util::stream::iter([Ok("abc".into()), Err("gone".into())]));
+    let options = KeepOptions::default();
+    let failed = house.artifacts.keep(&house.job, &name("a"), failing, options).await;
+    assert!(matches!(failed, Err(Error::Body { .. })), "{failed:?}");
+}
+
 #[test]
-fn names_tell_media_types() {
-    for (named, told) in [
-        ("a.txt", "text/plain"),
-        ("dir.html/x", "application/octet-stream"),
-        ("a.tar.gz", "application/gzip"),
-        ("a.JSON", "application/json"),
-        ("report", "application/octet-stream"),
-    ] {
-        assert_eq!(content_type_of(&name(named)), told, "{named}");
+fn first_bytes_and_names_tell_media_types() {
+    let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+    let zip = b"PK\x03\x04\x14\0\0\0";
+    let cases: [(&str, &[u8], &str); 14] = [
+        ("a.txt", b"", "text/plain"),
+        ("dir.html/x", b"", "application/octet-stream"),
+        ("a.tar.gz", b"\x1f\x8b\x08\0", "application/gzip"),
+        ("a.JSON", b"{}", "application/json"),
+        ("report", b"", "application/octet-stream"),
+        ("report", b"all good", "text/plain"),
+        ("report", "half a character: \u{e9}".as_bytes().split_last().unwrap().1, "text/plain"),
+        ("report", b"\xff\xfe\xfd words", "application/octet-stream"),
+        ("report", b"zero \0 inside", "application/octet-stream"),
+        ("picture", png, "image/png"),
+        ("lies.txt", png, "image/png"),
+        ("page.xhtml", b"<html><body>", "application/xhtml+xml"),
+        ("lib.jar", zip, "application/java-archive"),
+        ("a.unknown", zip, "application/zip"),
+    ];
+    for (named, head, told) in cases {
+        assert_eq!(content_type_of(&name(named), head), told, "{named}");
     }
 }

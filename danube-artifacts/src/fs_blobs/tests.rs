@@ -1,13 +1,19 @@
 //! What files add to the laws: the layout, the modes, dead and living processes, full disks.
 
 use super::*;
-use crate::bytes_stream;
+use crate::{PutMode, bytes_stream};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use danube_core::Sha256Digest;
+use danube_core::{Sha256Digest, files};
+use futures_util::StreamExt;
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
+
+mod crash;
+mod pool;
+mod sessions;
 
 fn key(path: &str) -> BlobKey {
     BlobKey::from_path(&"j".parse().unwrap(), path).unwrap()
@@ -249,7 +255,7 @@ fn a_process_killed_at_any_time_leaves_whole_blobs_or_none() {
             put(&FsBlobs::new(dir.path()), "after", b"x").await.unwrap();
             store.delete(&key("after")).await.unwrap();
         });
-        assert_eq!(names(dir.path()), [".tmp"]);
+        assert_eq!(names(dir.path()), [".blobs", ".tmp"]);
         assert_eq!(names(&dir.path().join(".tmp")), [""; 0]);
     }
 }

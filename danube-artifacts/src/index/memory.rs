@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use danube_core::{ArtifactName, JobId};
 
-use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, Error};
+use crate::{ArtifactIndex, ArtifactRecord, Error, RecordChange};
 
 type Records = BTreeMap<(JobId, ArtifactName), ArtifactRecord>;
 
@@ -77,17 +77,18 @@ impl ArtifactIndex for MemoryIndex {
         Ok(records.range((start, Bound::Unbounded)).map(|(_, r)| r.clone()).take(limit).collect())
     }
 
-    async fn set_state(
+    async fn change(
         &self,
         job: &JobId,
         name: &ArtifactName,
-        state: ArtifactState,
-    ) -> Result<(), Error> {
-        match self.records().get_mut(&(job.clone(), name.clone())) {
-            Some(record) => record.state = state,
-            None => return Err(Error::NoRecord { job: job.clone(), name: name.clone() }),
-        }
-        Ok(())
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error> {
+        let mut records = self.records();
+        let Some(record) = records.get_mut(&(job.clone(), name.clone())) else {
+            return Err(Error::NoRecord { job: job.clone(), name: name.clone() });
+        };
+        *record = change.apply(record)?;
+        Ok(record.clone())
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {

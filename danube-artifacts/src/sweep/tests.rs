@@ -1,6 +1,7 @@
 //! What the reaper sees, and deletions that were interrupted.
 
 use super::*;
+use crate::RecordChange;
 use crate::{
     Artifacts, KeepOptions, MemoryBlobs, MemoryIndex, PutOptions, SigningKey, bytes_stream,
 };
@@ -67,7 +68,10 @@ async fn candidates_tell_what_decides() {
     house.keep("j", "pinned", KeepOptions::default().with_keep_forever()).await;
     house.keep("j", "deleted", KeepOptions::default().with_keep_forever()).await;
     let index = house.artifacts.index();
-    index.set_state(&job("j"), &name("deleted"), ArtifactState::Deleted).await.unwrap();
+    index
+        .change(&job("j"), &name("deleted"), &RecordChange::state(ArtifactState::Deleted))
+        .await
+        .unwrap();
     let options = KeepOptions::default();
     let (k, uploading) = (job("k"), name("uploading"));
     house.artifacts.keep(&k, &uploading, bytes_stream("1"), options).await.unwrap();
@@ -156,7 +160,12 @@ async fn a_deletion_interrupted_anywhere_is_finished_by_the_next_sweep() {
         let (job, name) = (&record.job, &record.name);
         for step in 0..steps_done {
             match step {
-                0 => index.set_state(job, name, ArtifactState::Deleted).await.unwrap(),
+                0 => drop(
+                    index
+                        .change(job, name, &RecordChange::state(ArtifactState::Deleted))
+                        .await
+                        .unwrap(),
+                ),
                 1 => drop(blobs.delete(&BlobKey::artifact(job, name)).await.unwrap()),
                 2 => drop(blobs.delete(&BlobKey::signature(job, name)).await.unwrap()),
                 3 => index.remove(job, name).await.unwrap(),

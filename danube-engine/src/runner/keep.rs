@@ -1,5 +1,6 @@
 //! What a job keeps: files copied, signed and proved, or none of it.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +8,9 @@ use std::time::Duration;
 
 use danube_artifacts::attest::{LogSubject, ProvenanceInput};
 use danube_artifacts::collect::{self, CollectLimits, Found, FoundFile, Patterns};
-use danube_artifacts::{ArtifactRecord, ByteStream, KeepOptions, file_stream};
+use danube_artifacts::{ArtifactRecord, Durability, KeepOptions, counted_stream, file_stream};
 use danube_core::{ArtifactName, LostReason, Sha256Digest};
 use danube_logs::LogWriter;
-use futures_util::StreamExt;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -25,6 +25,10 @@ const PROGRESS_TICK: Duration = Duration::from_millis(100);
 
 /// How many files that are left out are named in the log, one line each; of more their number is told.
 const MAX_WARNINGS: usize = 20;
+
+/// More files than this are synced together at the end: a sync for each of ten thousand takes minutes. Fewer are
+/// synced one by one, because syncing together waits for what others write to the same disk.
+const SYNCED_APART: usize = 16;
 
 /// What has been kept so far.
 #[derive(Debug, Default)]
@@ -96,33 +100,62 @@ impl Run<'_> {
         };
         let (clean, tainted): (Vec<_>, Vec<_>) = files.into_iter().partition(is_clean);
         self.warn(log, &found, &tainted).await?;
+        let durability =
+            if clean.len() > SYNCED_APART { Durability::Deferred } else { Durability::Synced };
+        let mut vanished = 0;
         for FoundFile { name, size_bytes } in clean {
             // Copies of small files may never wait; a cancel is to be seen between them.
             tokio::task::yield_now().await;
+            let file = match self.open(&name).await {
+                Ok(Some(file)) => file,
+                Ok(None) => {
+                    vanished += 1;
+                    if vanished <= MAX_WARNINGS {
+                        log.note(&format!("not kept as an artifact: {name} vanished")).await?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(Trouble::Artifact(name, error)),
+            };
             kept.begun.push(name.clone());
-            match self.copy(&name, size_bytes, progress).await {
+            match self.copy(&name, file, size_bytes, durability, progress).await {
                 Ok(record) => kept.records.push(record),
                 Err(error) => return Err(Trouble::Artifact(name, error)),
             }
         }
+        if vanished > MAX_WARNINGS {
+            let more = vanished - MAX_WARNINGS;
+            log.note(&format!("not kept as artifacts: {more} more vanished")).await?;
+        }
+        if durability == Durability::Deferred {
+            self.parts.artifacts.sync().await.map_err(Trouble::Other)?;
+        }
         Ok(())
+    }
+
+    /// Opens a file that was found, unless something that the job left behind took it away since.
+    async fn open(&self, name: &ArtifactName) -> Result<Option<File>, danube_artifacts::Error> {
+        let (root, path) = (self.spec.work_dir.clone(), name.clone());
+        let opened = spawn_blocking(move || collect::open_if_still_there(&root, &path)).await;
+        opened.map_err(io::Error::from).flatten().map_err(|source| {
+            let path = self.spec.work_dir.join(name.as_str());
+            danube_artifacts::Error::File { operation: "open", path, source }
+        })
     }
 
     async fn copy(
         &self,
         name: &ArtifactName,
+        file: File,
         size_bytes: u64,
+        durability: Durability,
         progress: Progress<'_>,
     ) -> Result<ArtifactRecord, danube_artifacts::Error> {
-        let (root, path) = (self.spec.work_dir.clone(), name.clone());
-        let opened = spawn_blocking(move || collect::open_beneath(&root, &path)).await;
-        let file = opened.map_err(io::Error::from).flatten().map_err(|source| {
-            let path = self.spec.work_dir.join(name.as_str());
-            danube_artifacts::Error::File { operation: "open", path, source }
-        })?;
         let copied = Arc::new(AtomicU64::new(0));
-        let body = counted(file_stream(file), copied.clone());
-        let options = KeepOptions::default().with_max_bytes(self.options.max_artifact_bytes);
+        let body = counted_stream(file_stream(file), copied.clone());
+        let options = KeepOptions::default()
+            .with_max_bytes(self.options.max_artifact_bytes)
+            .with_durability(durability);
         let keeping = self.parts.artifacts.keep(&self.spec.id, name, body, options);
         tokio::pin!(keeping);
         let mut tick = interval(PROGRESS_TICK);
@@ -236,13 +269,4 @@ impl Run<'_> {
         let path = self.spec.work_dir.clone();
         Trouble::Other(danube_artifacts::Error::File { operation: "read", path, source })
     }
-}
-
-/// The same stream, which counts what went through.
-fn counted(body: ByteStream, count: Arc<AtomicU64>) -> ByteStream {
-    Box::pin(body.inspect(move |chunk| {
-        if let Ok(bytes) = chunk {
-            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        }
-    }))
 }

@@ -575,6 +575,71 @@ async fn a_job_can_be_cancelled_while_it_keeps_files() {
 }
 
 #[tokio::test]
+async fn a_file_that_vanishes_before_its_turn_is_a_warning() {
+    let house = House::new([Script::new()]);
+    for name in ["a", "b", "c", "d"] {
+        std::fs::write(house.work_dir().join(name), name).unwrap();
+    }
+    let mut spec = house.spec(&["one"]);
+    spec.artifacts = vec!["*".into()];
+    // All were found when the first of them is copied.
+    let look = |_: &ArtifactName, _: u64, _: u64| {
+        let _ = std::fs::remove_file(house.work_dir().join("b"));
+        let _ = std::fs::remove_file(house.work_dir().join("c"));
+        let _ = std::os::unix::fs::symlink("/etc/hostname", house.work_dir().join("c"));
+    };
+    let outcome = house.runner().run(spec, CancellationToken::new(), &look).await.unwrap();
+    assert_eq!(outcome.exit_code(), 0);
+    let names: Vec<_> = outcome.artifacts.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(names, ["a", "d"]);
+    let log = house.log().await;
+    assert!(log.contains("[danube] not kept as an artifact: b vanished\n"), "{log}");
+    assert!(log.contains("[danube] not kept as an artifact: c vanished\n"), "{log}");
+}
+
+#[tokio::test]
+async fn files_that_vanish_are_named_but_not_without_end() {
+    let house = House::new([Script::new()]);
+    let names: Vec<_> = (0..30).map(|at| format!("{at:02}")).collect();
+    for name in &names {
+        std::fs::write(house.work_dir().join(name), "x").unwrap();
+    }
+    let mut spec = house.spec(&["one"]);
+    spec.artifacts = vec!["*".into()];
+    let look = |_: &ArtifactName, _: u64, _: u64| {
+        names[1..].iter().for_each(|name| drop(std::fs::remove_file(house.work_dir().join(name))));
+    };
+    let outcome = house.runner().run(spec, CancellationToken::new(), &look).await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.artifacts.len()), (0, 1));
+    let log = house.log().await;
+    assert_eq!(log.matches(" vanished\n").count(), 21, "{log}");
+    assert!(log.ends_with("[danube] not kept as artifacts: 9 more vanished\n"), "{log}");
+}
+
+#[tokio::test]
+async fn many_files_are_synced_together_and_a_sync_that_fails_is_no_success() {
+    for fails in [false, true] {
+        let house = House::new([Script::new()]);
+        for at in 0..30 {
+            std::fs::write(house.work_dir().join(at.to_string()), "x").unwrap();
+        }
+        house.diary.fail_when(move |what| fails && what == "blob sync");
+        let mut spec = house.spec(&["one"]);
+        spec.artifacts = vec!["*".into()];
+        let outcome = house.run(spec).await;
+        assert_eq!(outcome.exit_code(), if fails { 5 } else { 0 });
+        let written = house.diary.written();
+        assert_eq!(
+            written.iter().filter(|what| what.starts_with("blob sync")).count(),
+            1,
+            "{written:?}"
+        );
+        let kept = if fails { 0 } else { 30 };
+        assert_eq!(outcome.artifacts.len(), kept);
+    }
+}
+
+#[tokio::test]
 async fn progress_is_told_for_every_file_up_to_its_last_byte() {
     let house = House::new([Script::new()]);
     std::fs::write(house.work_dir().join("a"), vec![1; 3_000_000]).unwrap();

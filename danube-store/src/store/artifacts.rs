@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use danube_artifacts::{ArtifactIndex, ArtifactRecord, ArtifactState, Error};
+use danube_artifacts::{ArtifactIndex, ArtifactRecord, Error, RecordChange};
 use danube_core::{ArtifactName, JobId};
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
 use super::jobs::{number, parsed, time};
@@ -16,35 +16,11 @@ use crate::sql;
 impl ArtifactIndex for Store {
     async fn put(&self, record: &ArtifactRecord) -> Result<(), Error> {
         record.validate()?;
-        let size_bytes = signed(record, "size in bytes", record.size_bytes)?;
-        let seconds = record.keep_for.map(|keep_for| keep_for.as_secs());
-        let keep_for = seconds.map(|s| signed(record, "time to be kept in seconds", s));
-        let keep_for = keep_for.transpose()?;
-        let tags = serde_json::to_string(&record.tags).map_err(|source| Error::Backend {
-            backend: self.to_string(),
-            operation: format!("put {}/{}", record.job, record.name),
-            class: danube_core::ErrorClass::Internal,
-            source: source.into(),
-        })?;
-        let record = record.clone();
+        let values = Values::of(record)?;
         let operation = format!("put {}/{}", record.job, record.name);
-        self.write("record an artifact", move |transaction| {
-            transaction.prepare_cached(sql::PUT_ARTIFACT)?.execute(params![
-                record.job.as_str(),
-                record.name.as_str(),
-                size_bytes,
-                record.digest.to_string(),
-                record.content_type,
-                record.state.as_str(),
-                record.created_at.as_millisecond(),
-                keep_for,
-                record.keep_forever,
-                tags,
-            ])?;
-            Ok(())
-        })
-        .await
-        .map_err(|error| self.artifact_error(operation, error))
+        self.write("record an artifact", move |transaction| Ok(values.put(transaction)?))
+            .await
+            .map_err(|error| self.artifact_error(operation, error))
     }
 
     async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
@@ -83,24 +59,31 @@ impl ArtifactIndex for Store {
             .map_err(|error| self.artifact_error("list the artifacts".to_owned(), error))
     }
 
-    async fn set_state(
+    async fn change(
         &self,
         job: &JobId,
         name: &ArtifactName,
-        state: ArtifactState,
-    ) -> Result<(), Error> {
-        let (of, named) = (job.clone(), name.clone());
-        let changed = self.write("change the state of an artifact", move |transaction| {
-            let mut set = transaction.prepare_cached(sql::SET_ARTIFACT_STATE)?;
-            Ok(set.execute([of.as_str(), named.as_str(), state.as_str()])?)
-        });
-        match changed.await {
-            Ok(0) => Err(Error::NoRecord { job: job.clone(), name: name.clone() }),
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(self.artifact_error(format!("change the state of {job}/{name}"), error))
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error> {
+        let (of, named, change) = (job.clone(), name.clone(), change.clone());
+        let changed = self.write("change the record of an artifact", move |transaction| {
+            let mut get = transaction.prepare_cached(sql::GET_ARTIFACT)?;
+            let found = get.query_row([of.as_str(), named.as_str()], record_from_row).optional()?;
+            let Some(record) = found else {
+                return Ok(Err(Error::NoRecord { job: of, name: named }));
+            };
+            let changed = match change.apply(&record) {
+                Ok(changed) => changed,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            match Values::of(&changed) {
+                Ok(values) => values.put(transaction)?,
+                Err(refused) => return Ok(Err(refused)),
             }
-        }
+            Ok(Ok(changed))
+        });
+        let changed = changed.await;
+        changed.map_err(|e| self.artifact_error(format!("change {job}/{name}"), e))?
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
@@ -139,6 +122,42 @@ impl Store {
             class: error.class(),
             source: error.into(),
         }
+    }
+}
+
+/// A record as SQL has it.
+struct Values {
+    record: ArtifactRecord,
+    size_bytes: i64,
+    keep_for_seconds: Option<i64>,
+    tags: String,
+}
+
+impl Values {
+    fn of(record: &ArtifactRecord) -> Result<Self, Error> {
+        let size_bytes = signed(record, "size in bytes", record.size_bytes)?;
+        let seconds = record.keep_for.map(|keep_for| keep_for.as_secs());
+        let keep_for = seconds.map(|s| signed(record, "time to be kept in seconds", s));
+        let tags = serde_json::to_string(&record.tags).expect("text by text serialises");
+        let keep_for_seconds = keep_for.transpose()?;
+        Ok(Self { record: record.clone(), size_bytes, keep_for_seconds, tags })
+    }
+
+    fn put(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let Self { record, size_bytes, keep_for_seconds, tags } = self;
+        transaction.prepare_cached(sql::PUT_ARTIFACT)?.execute(params![
+            record.job.as_str(),
+            record.name.as_str(),
+            size_bytes,
+            record.digest.to_string(),
+            record.content_type,
+            record.state.as_str(),
+            record.created_at.as_millisecond(),
+            keep_for_seconds,
+            record.keep_forever,
+            tags,
+        ])?;
+        Ok(())
     }
 }
 

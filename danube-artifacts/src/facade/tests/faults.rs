@@ -1,0 +1,187 @@
+//! A store and an index of which any call fails: what is done again ends well.
+
+use super::*;
+use crate::{BlobStat, FsBlobs};
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Fails the call with the number `fails_at`, before or after it was done.
+#[derive(Debug)]
+struct Fault {
+    calls: AtomicUsize,
+    fails_at: usize,
+    after: bool,
+}
+
+impl Fault {
+    async fn call<T>(&self, done: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let fails = self.calls.fetch_add(1, Ordering::Relaxed) == self.fails_at;
+        let fault = || Error::io(&"a wire", "hold".to_owned(), std::io::ErrorKind::TimedOut.into());
+        if fails && !self.after {
+            return Err(fault());
+        }
+        let done = done.await?;
+        if fails { Err(fault()) } else { Ok(done) }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Faulty<T> {
+    inner: T,
+    fault: Arc<Fault>,
+}
+
+impl<T: fmt::Display> fmt::Display for Faulty<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: BlobStore> BlobStore for Faulty<T> {
+    async fn put(
+        &self,
+        key: &BlobKey,
+        body: ByteStream,
+        options: PutOptions,
+    ) -> Result<Stored, Error> {
+        self.fault.call(self.inner.put(key, body, options)).await
+    }
+
+    async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error> {
+        self.fault.call(self.inner.get(key, range)).await
+    }
+
+    async fn stat(&self, key: &BlobKey) -> Result<BlobStat, Error> {
+        self.fault.call(self.inner.stat(key)).await
+    }
+
+    async fn list(&self, job: &JobId) -> Result<Vec<BlobKey>, Error> {
+        self.fault.call(self.inner.list(job)).await
+    }
+
+    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobId>, Error> {
+        self.fault.call(self.inner.jobs(after, limit)).await
+    }
+
+    async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
+        self.fault.call(self.inner.delete(key)).await
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        self.fault.call(self.inner.sync()).await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, Error> {
+        self.fault.call(self.inner.sweep(before)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: ArtifactIndex> ArtifactIndex for Faulty<T> {
+    async fn put(&self, record: &ArtifactRecord) -> Result<(), Error> {
+        self.fault.call(self.inner.put(record)).await
+    }
+
+    async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
+        self.fault.call(self.inner.get(job, name)).await
+    }
+
+    async fn list(
+        &self,
+        job: &JobId,
+        after: Option<&ArtifactName>,
+        limit: usize,
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        self.fault.call(self.inner.list(job, after, limit)).await
+    }
+
+    async fn all(
+        &self,
+        after: Option<(&JobId, &ArtifactName)>,
+        limit: usize,
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        self.fault.call(self.inner.all(after, limit)).await
+    }
+
+    async fn change(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        change: &RecordChange,
+    ) -> Result<ArtifactRecord, Error> {
+        self.fault.call(self.inner.change(job, name, change)).await
+    }
+
+    async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
+        self.fault.call(self.inner.remove(job, name)).await
+    }
+}
+
+fn never() -> Arc<Fault> {
+    Arc::new(Fault { calls: AtomicUsize::new(0), fails_at: usize::MAX, after: false })
+}
+
+crate::blob_store_conformance!(faulty_blobs, {
+    let dir = tempfile::tempdir().unwrap();
+    (Faulty { inner: FsBlobs::new(dir.path().join("artifacts")), fault: never() }, dir)
+});
+crate::artifact_index_conformance!(faulty_index, {
+    (Faulty { inner: MemoryIndex::new(), fault: never() }, ())
+});
+
+/// Keeps, signs, proves and deletes; what failed is done once more, as a client would.
+#[tokio::test]
+async fn whichever_call_fails_doing_it_again_ends_well() {
+    let mut failed = 0;
+    for (fails_at, after) in (0..60).flat_map(|at| [(at, false), (at, true)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = Arc::new(Fault { calls: AtomicUsize::new(0), fails_at, after });
+        let (blobs, index) = (FsBlobs::new(dir.path()), MemoryIndex::new());
+        let key = Arc::new(SigningKey::generate().unwrap());
+        let artifacts = Artifacts::new(
+            Arc::new(Faulty { inner: blobs.clone(), fault: Arc::clone(&fault) }),
+            Arc::new(Faulty { inner: index.clone(), fault: Arc::clone(&fault) }),
+            key,
+            Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+        );
+        let job: JobId = "j".parse().unwrap();
+        let what = format!("call {fails_at} fails, after it was done: {after}");
+        let mut signed = Vec::new();
+        for named in ["a", "b/c"] {
+            let named = name(named);
+            let keep = |mode| {
+                let options = KeepOptions::default().with_mode(mode);
+                artifacts.keep(&job, &named, bytes_stream(vec![7; 9_000]), options)
+            };
+            let kept = match keep(PutMode::CreateNew).await {
+                Ok(kept) => kept,
+                Err(_) => keep(PutMode::Replace).await.expect(&what),
+            };
+            signed.push(match artifacts.sign(&kept).await {
+                Ok(signed) => signed,
+                Err(_) => artifacts.sign(&kept).await.expect(&what),
+            });
+        }
+        let input = ProvenanceInput::new(job.clone(), "urn:test", "0", serde_json::json!({}));
+        if artifacts.prove(&input, &signed, None).await.is_err() {
+            artifacts.prove(&input, &signed, None).await.expect(&what);
+        }
+        assert_eq!(index.list(&job, None, 10).await.unwrap(), signed, "{what}");
+        assert_eq!(blobs.list(&job).await.unwrap().len(), 6, "{what}");
+        if artifacts.delete_job(&job).await.is_err() {
+            artifacts.delete_job(&job).await.expect(&what);
+            // The fault may have struck after the last record was gone and before the provenance was.
+            let left = blobs.list(&job).await.unwrap();
+            let is_proof = |key: &BlobKey| !matches!(key.part(), BlobPart::Artifact(_));
+            assert!(left.iter().all(is_proof), "{what}: {left:?}");
+        } else {
+            assert!(blobs.list(&job).await.unwrap().is_empty(), "{what}");
+        }
+        assert!(index.list(&job, None, 10).await.unwrap().is_empty(), "{what}");
+        failed += usize::from(fault.calls.load(Ordering::Relaxed) > fails_at);
+    }
+    assert!(failed > 50, "only {failed} faults struck");
+}

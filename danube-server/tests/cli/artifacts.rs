@@ -1,0 +1,101 @@
+//! `danube artifacts`: what people do with what jobs made, and with files of their own.
+
+use std::fs;
+
+use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
+
+use crate::harness::{Danube, said, stderr, wait_until};
+
+fn a_job(danube: &Danube) {
+    danube.expect(0, &["run", "--artifact", "*.json", "--", "sh", "-c", "echo {} > a.json"]);
+}
+
+fn artifacts(danube: &Danube) -> Vec<serde_json::Value> {
+    let list = danube.json(&["artifacts", "list", "latest", "--output", "json"]);
+    list["artifacts"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_file_is_added_tagged_and_deleted() {
+    let danube = Danube::new();
+    a_job(&danube);
+    fs::write(danube.work().join("notes.md"), "# notes").unwrap();
+    let put = ["artifacts", "put", "latest", "notes.md", "--tag", "by=hand", "--keep-for", "2h"];
+    danube.expect(0, &put);
+    let again = danube.run(&put);
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert!(stderr(&again).contains("exists already"), "{}", said(&again));
+    danube.expect(0, &["artifacts", "put", "latest", "notes.md", "--name", "docs/n.md"]);
+
+    let all = artifacts(&danube);
+    let names: Vec<_> = all.iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a.json", "docs/n.md", "notes.md"]);
+    let types: Vec<_> = all.iter().map(|a| a["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["data", "document", "document"]);
+    assert_eq!(all[2]["tags"]["by"], "hand");
+    assert_eq!(all[2]["keep_for_seconds"], 7200);
+    assert!(all[2]["expires_at"].is_string() && all[1]["expires_at"].is_null());
+    assert!(danube.expect(0, &["artifacts", "list", "latest"]).contains("document"));
+
+    let tagged = ["artifacts", "tag", "latest", "notes.md", "--tag", "x=1", "--remove", "by"];
+    assert_eq!(danube.expect(0, &tagged), "x=1\n");
+    danube.expect(0, &["artifacts", "tag", "latest", "a.json", "--keep-forever"]);
+    let nothing = danube.run(&["artifacts", "tag", "latest", "a.json"]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
+
+    danube.expect(0, &["artifacts", "delete", "latest", "docs/n.md"]);
+    let gone = danube.run(&["artifacts", "delete", "latest", "docs/n.md"]);
+    assert_eq!(gone.status.code(), Some(1), "{}", said(&gone));
+    let all = danube.run(&["artifacts", "delete", "latest", "--all"]);
+    assert!(stderr(&all).contains("1 deleted"), "{}", said(&all));
+    assert!(stderr(&all).contains("1 kept for ever"), "{}", said(&all));
+    assert_eq!(artifacts(&danube).len(), 1);
+    danube.expect(0, &["artifacts", "tag", "latest", "a.json", "--let-go"]);
+    danube.expect(0, &["artifacts", "delete", "latest", "--all"]);
+    assert!(artifacts(&danube).is_empty());
+    for wrong in [&["artifacts", "delete", "latest"][..], &["artifacts", "put", "latest", "/dev"]] {
+        assert_eq!(danube.run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_upload_sends_only_what_was_not_acknowledged() {
+    const PART: usize = 8 * 1024 * 1024;
+    let danube = Danube::new();
+    a_job(&danube);
+    let bytes: Vec<u8> = (0..12 * PART as u64 + 5).map(|at| ((at * at) >> 9) as u8).collect();
+    fs::write(danube.work().join("big.bin"), &bytes).unwrap();
+    let running = danube.start(&["artifacts", "put", "latest", "big.bin"]);
+    let uploads = danube.data().join("artifacts/.uploads");
+    let acknowledged = || {
+        let sessions = fs::read_dir(&uploads).into_iter().flatten().flatten();
+        let parts = sessions.filter_map(|s| fs::read_to_string(s.path().join("parts")).ok());
+        parts.map(|parts| parts.lines().filter(|line| !line.is_empty()).count()).sum::<usize>()
+    };
+    wait_until("some parts are acknowledged", || acknowledged() >= 3);
+    running.signal(Signal::KILL);
+    let killed = running.wait();
+    assert!(!killed.status.success());
+    let known = acknowledged();
+    assert!(known < 13, "it was killed too late");
+    assert_eq!(artifacts(&danube).len(), 1, "nothing partial is listed");
+
+    let resumed = danube.run(&["artifacts", "put", "latest", "big.bin", "--resume"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
+    let were_there = format!("resumed: {:.2} MB were there", (known * PART) as f64 / 1e6);
+    assert!(stderr(&resumed).contains(&were_there), "{were_there}: {}", said(&resumed));
+    let digest = hex(&Sha256::digest(&bytes));
+    assert!(stderr(&resumed).contains(&digest), "{}", said(&resumed));
+    assert_eq!(artifacts(&danube)[1]["sha256"], digest.as_str());
+    assert_eq!(fs::read_dir(&uploads).unwrap().count(), 0);
+    danube.expect(0, &["artifacts", "get", "latest", "big.bin", "--to", "back.bin"]);
+    assert!(fs::read(danube.work().join("back.bin")).unwrap() == bytes);
+    // The same bytes again cost nothing, and there is nothing to resume.
+    let again = danube.run(&["artifacts", "put", "latest", "big.bin", "--name", "b", "--resume"]);
+    assert!(stderr(&again).contains("nothing to resume"), "{}", said(&again));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
