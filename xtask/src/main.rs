@@ -20,7 +20,8 @@ const TEST_TOOLS: &[(&str, &str)] = &[
 ];
 
 /// What the benchmarks are held against, with `--peers`: (program, Debian package).
-const BENCH_PEERS: &[(&str, &str)] = &[("rg", "ripgrep")];
+const BENCH_PEERS: &[(&str, &str)] =
+    &[("rg", "ripgrep"), ("s6-log", "s6"), ("multilog", "daemontools")];
 
 /// The version that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
