@@ -210,7 +210,8 @@ impl LogWriter {
         let stat = store.open(&log).await?;
         let owned = Arc::new(Ownership { store, log });
         let (mut state, mut len, mut in_tail) = (LogState::clone(&stat.state), stat.len, false);
-        if stat.len > 0 {
+        // One whose first line was too long for its head has all of it in the ring.
+        if stat.len > 0 || state != LogState::default() {
             (options.format, options.keep) = (state.format, state.keep);
             if let Some(tail) = owned.store.tail(&owned.log).await? {
                 match &state.fold {
@@ -306,7 +307,8 @@ impl Ownership {
         options: &LogOptions,
         clock: &dyn Clock,
     ) -> Result<u64, Error> {
-        if self.store.read(&self.log, ByteRange::new(len - 1, len)).await?.first() == Some(&b'\n') {
+        let last = ByteRange::new(len.saturating_sub(1), len);
+        if len == 0 || self.store.read(&self.log, last).await?.first() == Some(&b'\n') {
             return Ok(len);
         }
         let mut end = vec![b'\n'];

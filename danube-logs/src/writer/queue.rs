@@ -49,6 +49,8 @@ struct Inner {
     waiting: Vec<Waiter>,
     /// Lines that the store refused and that no line in the log tells of yet.
     gap: Option<Gap>,
+    /// The end of the head, where the store refused it: said before what comes next.
+    closing: Option<Closing>,
     /// What each step's next caller is to be told, where nobody waited when it happened.
     untold: Vec<Option<Error>>,
     spare: Vec<u8>,
@@ -58,6 +60,15 @@ struct Inner {
 struct Gap {
     omitted: Omitted,
     why: String,
+}
+
+/// The head has reached its limit: followers are to be told, and a line says so unless more comes behind it.
+#[derive(Debug)]
+struct Closing {
+    /// Whose line was the first that did not fit, until that step was told that this could not be stored.
+    step: Option<usize>,
+    /// Empty where the end is kept.
+    marker: Vec<u8>,
 }
 
 /// Who waits for a batch; a step's own caller, or whoever wrote about the job.
@@ -76,8 +87,7 @@ struct Batch {
     tail: Vec<u8>,
     /// Whose bytes these are, in order.
     parts: Vec<Part>,
-    /// Whether the head ends with it, and followers are to be told.
-    closes_head: bool,
+    closing: Option<Closing>,
     waiters: Vec<Waiter>,
 }
 
@@ -86,11 +96,25 @@ struct Part {
     step: Option<usize>,
     bytes: u64,
     in_tail: bool,
+    /// Whether it counts as left out where the store refuses it. What will be said again does not.
+    counts: bool,
+}
+
+/// What became of a batch.
+struct Stored {
+    /// The head's range, as far as it came.
+    head: Option<ByteRange>,
+    /// Whether its tail is stored.
+    tail: bool,
+    result: Result<(), Error>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.tail.is_empty() && !self.closes_head && self.waiters.is_empty()
+        self.head.is_empty()
+            && self.tail.is_empty()
+            && self.closing.is_none()
+            && self.waiters.is_empty()
     }
 
     fn add(&mut self, step: Option<usize>, lines: &[u8], in_tail: bool) {
@@ -104,15 +128,17 @@ impl Batch {
     fn account(&mut self, step: Option<usize>, bytes: usize, in_tail: bool) {
         let bytes = bytes as u64;
         match self.parts.last_mut() {
-            Some(last) if (last.step, last.in_tail) == (step, in_tail) => last.bytes += bytes,
-            _ => self.parts.push(Part { step, bytes, in_tail }),
+            Some(last) if (last.step, last.in_tail, last.counts) == (step, in_tail, true) => {
+                last.bytes += bytes;
+            }
+            _ => self.parts.push(Part { step, bytes, in_tail, counts: step.is_some() }),
         }
     }
 }
 
 impl Queue {
     pub(super) fn new(len: u64, state: LogState, in_tail: bool) -> Self {
-        let full = state.truncated;
+        let full = state.truncated || in_tail;
         let untold = state.steps.iter().map(|_| None).collect();
         Self {
             inner: Mutex::new(Inner {
@@ -126,6 +152,7 @@ impl Queue {
                 carrying: None,
                 waiting: Vec::new(),
                 gap: None,
+                closing: None,
                 untold,
                 spare: Vec::new(),
             }),
@@ -152,7 +179,8 @@ impl Queue {
 
     /// Whether lines need not be made any more: they are counted and dropped.
     pub(super) fn drops(&self) -> bool {
-        self.is_truncated() && !self.lock().in_tail
+        let inner = self.is_truncated().then(|| self.lock());
+        inner.is_some_and(|inner| !inner.in_tail && !inner.ended)
     }
 
     pub(super) fn acknowledged(&self) -> u64 {
@@ -165,20 +193,6 @@ impl Queue {
         inner.state.omitted_lines += memchr::memchr_iter(b'\n', output).count() as u64;
         inner.state.omitted_bytes += output.len() as u64;
         inner.len
-    }
-
-    /// Waits until there is room.
-    pub(super) async fn room(&self) {
-        loop {
-            let carried = self.carried.notified();
-            {
-                let inner = self.lock();
-                if inner.next.head.len() + inner.next.tail.len() < MAX_QUEUED_BYTES {
-                    return;
-                }
-            }
-            carried.await;
-        }
     }
 
     /// Nothing is taken any more.
@@ -208,6 +222,21 @@ impl Queue {
 }
 
 impl Shared {
+    /// Waits until there is room.
+    pub(super) async fn room(self: &Arc<Self>) {
+        loop {
+            let carried = self.queue.carried.notified();
+            {
+                let inner = self.queue.lock();
+                if inner.next.head.len() + inner.next.tail.len() < MAX_QUEUED_BYTES {
+                    return;
+                }
+                self.carry(inner);
+            }
+            carried.await;
+        }
+    }
+
     /// Takes whole lines of a step, as far as the limit allows; `lines` is empty afterwards. Returns what is
     /// acknowledged so far. An error is that of an earlier call that did not wait.
     pub(super) fn feed(self: &Arc<Self>, number: usize, lines: &mut Vec<u8>) -> Result<u64, Error> {
@@ -231,8 +260,11 @@ impl Shared {
         if !inner.full {
             let predicted =
                 inner.len + (inner.carrying.unwrap_or(0) + inner.next.head.len()) as u64;
-            let room = usize::try_from(self.options.head_bytes().saturating_sub(predicted))
-                .unwrap_or(usize::MAX);
+            let most = match inner.state.fold {
+                None => self.options.head_bytes(),
+                Some(_) => self.options.max_log_bytes,
+            };
+            let room = usize::try_from(most.saturating_sub(predicted)).unwrap_or(usize::MAX);
             if lines.len() <= room {
                 if inner.next.head.is_empty() {
                     std::mem::swap(&mut inner.next.head, lines);
@@ -249,15 +281,18 @@ impl Shared {
             inner.full = true;
             inner.state.truncated = true;
             self.queue.full.store(true, Ordering::Relaxed);
-            inner.next.closes_head = true;
-            inner.in_tail = self.options.keep != Keep::Head;
+            // An end that was put behind the head once stays the end.
+            inner.in_tail = self.options.keep != Keep::Head && inner.state.fold.is_none();
+            let mut closing = Closing { step: Some(number), marker: Vec::new() };
             if !inner.in_tail {
                 let mebibytes = self.options.max_log_bytes / (1024 * 1024);
                 let text = format!("[TRUNCATED - log exceeded {mebibytes} MB limit]");
                 let step = inner.state.steps[number].name.clone();
-                let marker = format.note(self.clock.now(), step.as_str(), &text);
-                inner.next.add(Some(number), &marker, false);
+                closing.marker = format.note(self.clock.now(), step.as_str(), &text);
+                inner.next.head.extend_from_slice(&closing.marker);
+                inner.next.parts.push(closing.part());
             }
+            inner.next.closing = Some(closing);
         }
         if inner.in_tail {
             inner.next.add(Some(number), lines, true);
@@ -302,7 +337,10 @@ impl Shared {
                 return Err(error);
             }
             match inner.wait(Some(number)) {
-                Some(answer) => answer,
+                Some(answer) => {
+                    self.carry(inner);
+                    answer
+                }
                 None => return Ok(inner.len),
             }
         };
@@ -317,16 +355,16 @@ impl Shared {
         loop {
             let answer = {
                 let mut inner = self.queue.lock();
-                match inner.wait(None) {
+                let answer = match inner.wait(None) {
                     Some(answer) => answer,
-                    None if inner.gap.is_some() && !tried => {
+                    None if (inner.gap.is_some() || inner.closing.is_some()) && !tried => {
                         tried = true;
-                        let answer = inner.wait_for_next(None);
-                        self.carry(inner);
-                        answer
+                        inner.wait_for_next(None)
                     }
                     None => return,
-                }
+                };
+                self.carry(inner);
+                answer
             };
             let _ = self.told(answer).await;
         }
@@ -349,6 +387,8 @@ impl Shared {
     fn carry(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
         if inner.carrying.is_none() && !inner.next.is_empty() {
             inner.carrying = Some(0);
+            // A runtime that shuts down drops the task here and now, and that looks into the queue.
+            drop(inner);
             tokio::spawn(Carrier { shared: self.clone(), is_done: false }.run());
         }
     }
@@ -363,12 +403,15 @@ struct Carrier {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // Only a runtime that shuts down drops it on its way: whoever waits is told.
+        // A runtime that shuts down drops it on its way, or the store has panicked: whoever waits is told, and the
+        // next one to wait starts another.
         if !self.is_done {
             let mut inner = self.shared.queue.lock();
             inner.carrying = None;
             inner.waiting.clear();
             inner.next.waiters.clear();
+            drop(inner);
+            self.shared.queue.carried.notify_waiters();
         }
     }
 }
@@ -383,17 +426,27 @@ impl Carrier {
                 let next = Batch { head: spare, ..Batch::default() };
                 let mut batch = std::mem::replace(&mut inner.next, next);
                 inner.waiting = std::mem::take(&mut batch.waiters);
+                if let Some(closing) = inner.closing.take() {
+                    batch.say_first(&closing.marker, closing.part());
+                    batch.closing = Some(closing);
+                }
                 if let Some(gap) = &inner.gap {
                     let line = shared.options.format.note(shared.clock.now(), "danube", &gap.say());
-                    batch.say_first(&line, inner.in_tail && batch.head.is_empty());
+                    let in_tail = inner.in_tail && batch.head.is_empty();
+                    let bytes = line.len() as u64;
+                    batch.say_first(&line, Part { step: None, bytes, in_tail, counts: false });
                 }
                 inner.carrying = Some(batch.head.len());
                 (batch, inner.len)
             };
-            let Batch { head, tail, parts, closes_head, .. } = batch;
+            let Batch { head, tail, parts, closing, .. } = batch;
             let (head, tail) = (Bytes::from(head), Bytes::from(tail));
-            let stored = self.store(at, &head, &tail, closes_head).await;
+            let stored = self.store(at, &head, &tail, closing.is_some()).await;
             let mut inner = shared.queue.lock();
+            inner.closing = closing.filter(|_| stored.result.is_err()).map(|closing| {
+                let marker = if stored.head.is_some() { Vec::new() } else { closing.marker };
+                Closing { step: None, marker }
+            });
             inner.settle(stored, &parts, &head, &tail, &shared);
             // Decided in the same moment as the answers are given: who asks later finds a task that
             // will answer, or none.
@@ -414,23 +467,18 @@ impl Carrier {
         }
     }
 
-    /// Stores a batch. The head's range, as far as it came, and what went wrong.
-    async fn store(
-        &self,
-        at: u64,
-        head: &Bytes,
-        tail: &Bytes,
-        closes_head: bool,
-    ) -> (Option<ByteRange>, Result<(), Error>) {
+    /// Stores a batch.
+    async fn store(&self, at: u64, head: &Bytes, tail: &Bytes, closes_head: bool) -> Stored {
         let shared = &self.shared;
         let (store, log) = (&shared.owned.store, &shared.owned.log);
         let mut range = ByteRange::new(at, at);
         if !head.is_empty() {
             range = match self.append(at, head).await {
                 Ok(range) => range,
-                Err(error) => return (None, Err(error)),
+                Err(error) => return Stored { head: None, tail: false, result: Err(error) },
             };
         }
+        let mut tail_stored = false;
         let rest = async {
             if closes_head {
                 // Followers are told, and a successor knows.
@@ -443,13 +491,15 @@ impl Carrier {
                 let output = shared.options.format.count(tail).output;
                 store.append_tail(log, tail.clone(), output, tail_bytes).await?;
             }
+            tail_stored = true;
             if shared.options.durability == Durability::Write {
                 let state = shared.queue.lock().state.clone();
                 store.sync(log, &state).await?;
             }
             Ok(())
         };
-        (Some(range), rest.await)
+        let result = rest.await;
+        Stored { head: Some(range), tail: tail_stored, result }
     }
 
     async fn append(&self, at: u64, lines: &Bytes) -> Result<ByteRange, Error> {
@@ -475,9 +525,18 @@ impl Gap {
 }
 
 impl Batch {
-    fn say_first(&mut self, line: &[u8], in_tail: bool) {
-        if in_tail { &mut self.tail } else { &mut self.head }.splice(..0, line.iter().copied());
-        self.parts.insert(0, Part { step: None, bytes: line.len() as u64, in_tail });
+    fn say_first(&mut self, line: &[u8], part: Part) {
+        if part.in_tail { &mut self.tail } else { &mut self.head }
+            .splice(..0, line.iter().copied());
+        self.parts.insert(0, part);
+    }
+}
+
+impl Closing {
+    /// Not to be counted: it is said again where it could not be stored.
+    fn part(&self) -> Part {
+        let bytes = self.marker.len() as u64;
+        Part { step: self.step, bytes, in_tail: false, counts: false }
     }
 }
 
@@ -507,7 +566,7 @@ impl Inner {
     /// What became of a batch.
     fn settle(
         &mut self,
-        (head_range, result): (Option<ByteRange>, Result<(), Error>),
+        Stored { head: head_range, tail: tail_stored, result }: Stored,
         parts: &[Part],
         head: &[u8],
         tail: &[u8],
@@ -516,7 +575,7 @@ impl Inner {
         if let Some(range) = head_range {
             self.len = range.end;
             let mut at = range.start;
-            for part in parts.iter().filter(|part| !part.in_tail) {
+            for part in parts.iter().filter(|part| !part.in_tail && part.bytes > 0) {
                 let range = ByteRange::with_len(at, part.bytes);
                 at = range.end;
                 if let Some(step) = part.step {
@@ -524,7 +583,7 @@ impl Inner {
                 }
             }
         }
-        if head_range.is_some() && (!head.is_empty() || result.is_ok()) {
+        if head_range.is_some() && (!head.is_empty() || tail_stored) {
             self.gap = None;
         }
         let waiting = std::mem::take(&mut self.waiting);
@@ -540,8 +599,8 @@ impl Inner {
             let from = if part.in_tail { &mut tail } else { &mut head };
             let (lines, rest) = from.split_at(usize::try_from(part.bytes).unwrap_or(0));
             *from = rest;
-            // A word of ours about a gap is said again, and is none of what is missing.
-            if part.step.is_some() && (part.in_tail || head_range.is_none()) {
+            let is_stored = if part.in_tail { tail_stored } else { head_range.is_some() };
+            if part.counts && !is_stored {
                 lost += shared.options.format.count(lines);
             }
         }
@@ -558,7 +617,10 @@ impl Inner {
         }
         let mut told = Vec::new();
         for Waiter { step, tell } in waiting {
-            if tell.send(Err(error.share())).is_ok() {
+            // A step that has nothing in it has lost nothing.
+            if step.is_some() && parts.iter().all(|part| part.step != step) {
+                let _ = tell.send(Ok(self.len));
+            } else if tell.send(Err(error.share())).is_ok() {
                 told.push(step);
             }
         }

@@ -204,16 +204,14 @@ impl StepWriter {
     /// As [`write`](Self::write), but at the next call of this step: the lines of an earlier one were not stored.
     pub async fn feed(&self, stream: OutputStream, bytes: &[u8]) -> Result<u64, Error> {
         let Step { shared, number, .. } = &*self.0;
-        if self.0.finished.load(Ordering::Relaxed) {
-            return Err(Error::Invalid {
-                reason: format!("step {} has finished: nothing can be written to it", self.0.name),
-            });
-        }
+        self.check_open()?;
         let mut told = Ok(());
         let mut acknowledged = 0;
         for piece in bytes.chunks(PIECE_BYTES) {
-            shared.queue.room().await;
+            shared.room().await;
             let mut to = self.stream(stream);
+            // Under the lock: what is taken now is still ended by `finish`.
+            self.check_open()?;
             let fed = if shared.queue.drops() {
                 to.last_input = Instant::now();
                 to.told_idle = false;
@@ -276,8 +274,9 @@ impl StepWriter {
     pub async fn finish(self) -> Result<ByteRange, Error> {
         let Step { shared, number, .. } = &*self.0;
         self.0.finished.store(true, Ordering::Relaxed);
-        self.each_stream(Stream::finish)?;
-        self.flush().await?;
+        let told = self.each_stream(Stream::finish);
+        let flushed = self.flush().await;
+        told.and(flushed.map(drop))?;
         let (state, range) = shared.queue.end_step(*number);
         if shared.options.durability != Durability::Seal {
             shared.owned.store.sync(&shared.owned.log, &state).await?;
@@ -287,11 +286,22 @@ impl StepWriter {
 
     fn each_stream(&self, change: fn(&mut Stream, &Stamped)) -> Result<(), Error> {
         let Step { shared, number, streams, .. } = &*self.0;
+        let mut told = Ok(());
         for stream in streams {
             let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
             let prefix = stream.prefix.at(shared.clock.now());
             change(&mut stream, &prefix);
-            shared.feed(*number, &mut stream.lines)?;
+            // What is said of one stream's past does not keep the other's lines back.
+            told = told.and(shared.feed(*number, &mut stream.lines).map(drop));
+        }
+        told
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.0.finished.load(Ordering::Relaxed) {
+            return Err(Error::Invalid {
+                reason: format!("step {} has finished: nothing can be written to it", self.0.name),
+            });
         }
         Ok(())
     }

@@ -575,4 +575,5 @@ proptest! {
     }
 }
 
+mod refused;
 mod tail;

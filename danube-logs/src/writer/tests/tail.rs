@@ -73,9 +73,18 @@ async fn the_head_and_the_end_are_kept_and_the_rest_is_counted() {
 
 #[tokio::test]
 async fn whoever_dies_while_the_end_is_put_behind_the_head_the_log_is_the_same() {
+    dies_at_every_change(1000).await;
+}
+
+#[tokio::test]
+async fn the_same_for_a_log_whose_head_is_empty_because_its_first_line_was_too_long() {
+    dies_at_every_change(1).await;
+}
+
+async fn dies_at_every_change(head: u64) {
     let lines: Vec<String> =
         (0..400).map(|n| format!("line {n} {}\n", "x".repeat(n % 17))).collect();
-    let (expected, omitted, _) = model(&lines, 1000, 700);
+    let (expected, omitted, _) = model(&lines, head, 700);
     assert!(omitted > 0);
     let mut sealed_at = None;
     // The changes that the store takes before its owner is dead, and what its successor and that one's get.
@@ -88,7 +97,9 @@ async fn whoever_dies_while_the_end_is_put_behind_the_head_the_log_is_the_same()
             let failing = Failing::over(log.clone(), if life == 0 { usize::MAX } else { life - 1 });
             let owner: Arc<dyn LogStore> = failing.clone();
             log = log.other_owner();
-            let created = LogWriter::create(owner, id(), clock(), options(1000, 700)).await;
+            // What a successor would keep by itself does not matter.
+            let options = if life == 0 { options(head, 700) } else { LogOptions::default() };
+            let created = LogWriter::create(owner, id(), clock(), options).await;
             let Ok(writer) = created else { continue };
             if life == 0 {
                 let step = step(&writer, "s").await;
@@ -119,6 +130,37 @@ async fn whoever_dies_while_the_end_is_put_behind_the_head_the_log_is_the_same()
         }
     }
     assert!(sealed_at.unwrap() >= 3, "the state, the end, and the seal are a change each");
+}
+
+#[tokio::test]
+async fn a_successor_that_goes_on_behind_a_whole_end_loses_nothing() {
+    let mut lines = vec!["one\n".to_owned(), "two\n".to_owned()];
+    let log = MemoryLogs::new();
+    let failing = Failing::over(log.clone(), usize::MAX);
+    {
+        let writer = LogWriter::create(failing.clone(), id(), clock(), options(4, 60)).await;
+        let writer = writer.unwrap();
+        let step = step(&writer, "s").await;
+        step.write(OutputStream::Stdout, lines.concat().as_bytes()).await.unwrap();
+        // The state and the end, and no seal.
+        *failing.changes_left.lock().unwrap() = 2;
+        writer.seal().await.unwrap_err();
+    }
+    let store: Arc<dyn LogStore> = Arc::new(log.other_owner());
+    let writer = writer(&store, options(4, 60)).await;
+    let step = step(&writer, "s").await;
+    for n in 0..20 {
+        step.write(OutputStream::Stdout, format!("more {n}\n").as_bytes()).await.unwrap();
+        lines.push(format!("more {n}\n"));
+    }
+    step.finish().await.unwrap();
+    let sealed = writer.seal().await.unwrap();
+    let (mut expected, omitted, bytes) = model(&lines, 64, 0);
+    let end = expected.iter().rposition(|&b| b == b'[').unwrap();
+    expected.truncate(end);
+    expected.extend_from_slice(b"[TRUNCATED - log exceeded 0 MB limit]\n");
+    assert_eq!(String::from_utf8_lossy(&text(&store).await), String::from_utf8_lossy(&expected));
+    assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (omitted, bytes));
 }
 
 proptest! {
