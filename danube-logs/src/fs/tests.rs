@@ -488,7 +488,9 @@ async fn what_many_followers_read_is_read_once() {
             let reader = reader.clone();
             async move { reader.changed(&id(), at).await }
         });
-        while reader.find_owned(&id()).is_err() && reader.0.watcher.find(&id()).is_none() {
+        let is_looked_at =
+            || reader.0.watcher.find(&id()).is_some_and(|(watched, _)| watched.stat().is_some());
+        while reader.find_owned(&id()).is_err() && !is_looked_at() {
             tokio::task::yield_now().await;
         }
         tokio::task::yield_now().await;
