@@ -21,7 +21,7 @@ pub use error::Error;
 pub use follow::{FollowEvent, Follower};
 pub use fs::FsLogs;
 pub use index::{Landmark, LineIndex, Sought};
-pub use line::{Line, LineFormat, LineSource, MAX_LINE_BYTES, parse_any_line, parse_line};
+pub use line::{Line, LineFormat, LineSource, MAX_LINE_BYTES, parse_line};
 pub use memory::MemoryLogs;
 pub use search::search;
 pub use store::{

@@ -155,13 +155,6 @@ pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     LineFormat::Milliseconds.parse(line)
 }
 
-/// Takes a line apart in whichever format it is, for readers of logs that were not written alike; `None` for a line of no
-/// known form, which is all content. A raw line that looks like one of another format is taken for it.
-#[must_use]
-pub fn parse_any_line(line: &[u8]) -> Option<Line<'_>> {
-    parse_line(line).or_else(|| LineFormat::TimeOfDay.parse(line))
-}
-
 fn bracketed(line: &[u8]) -> Option<Line<'_>> {
     let (timestamp, rest) = bracket(line)?;
     let (step, rest) = bracket(rest)?;

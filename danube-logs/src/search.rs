@@ -175,7 +175,7 @@ pub async fn search(
     options.before = options.before.min(MAX_CONTEXT_LINES);
     options.after = options.after.min(MAX_CONTEXT_LINES);
     let has_context = options.before > 0 && from > 0;
-    let mut scanner = Scanner::new(pattern.clone(), options);
+    let mut scanner = Scanner::new(pattern.clone(), options).with_format(stat.state.format);
     if has_context {
         let range = ByteRange::new(from.saturating_sub(LOOK_BACK_BYTES), from);
         scanner.look_back(&store.read(log, range).await?);

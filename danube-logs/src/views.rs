@@ -11,7 +11,7 @@ pub use ansi::{Colour, MAX_STYLE_SPANS, Stripped, Style, StyleSpan, ansi_spans, 
 pub use groups::{Group, GroupKind, Groups, MAX_GROUP_DEPTH, MAX_GROUPS, groups};
 
 use crate::blocks::{Lines, Work, work_through};
-use crate::{Error, LineSource, LogPhase, LogStore, LogStoreExt, parse_any_line};
+use crate::{Error, LineFormat, LineSource, LogPhase, LogStore, LogStoreExt};
 
 /// The lines that [`tail_output`] is to return where nobody says.
 pub const DEFAULT_TAIL_LINES: usize = 100;
@@ -104,7 +104,8 @@ pub enum Ansi {
 /// A line of a log as an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogEntry {
-    /// When it was written (RFC 3339); that of the line before it where it has none.
+    /// When it was written, as the line says it (RFC 3339, or the time of day alone); that of the line before it
+    /// where it has none.
     pub timestamp: Option<String>,
     /// `INFO` for standard output, `ERROR` for standard error, `WARNING` for what Danube says.
     pub level: &'static str,
@@ -213,7 +214,7 @@ pub async fn entries(
         let reason = format!("the log has {} bytes, {from} lies beyond its end", stat.len);
         return Err(Error::Invalid { reason });
     }
-    let list = EntryList::new(options.clone());
+    let list = EntryList::new(options.clone(), stat.state.format);
     let mut list = work_through(store, log, ByteRange::new(from, stat.len), list).await?;
     if stat.phase != LogPhase::Open {
         list.finish();
@@ -224,6 +225,7 @@ pub async fn entries(
 /// Collects entries from the bytes of a log.
 struct EntryList {
     options: EntryOptions,
+    format: LineFormat,
     lines: Lines,
     answer: Entries,
     bytes: u64,
@@ -236,10 +238,10 @@ struct EntryList {
 const MAX_STYLES: usize = 64;
 
 impl EntryList {
-    fn new(options: EntryOptions) -> Self {
+    fn new(options: EntryOptions, format: LineFormat) -> Self {
         let answer = Entries { entries: Vec::new(), has_more: false, next: options.from };
         let lines = Lines::new(options.from);
-        Self { options, lines, answer, bytes: 0, timestamp: None, styles: Vec::new() }
+        Self { options, format, lines, answer, bytes: 0, timestamp: None, styles: Vec::new() }
     }
 
     fn finish(&mut self) {
@@ -257,7 +259,7 @@ impl EntryList {
 
     fn take(&mut self, at: u64, line: &[u8]) -> bool {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let parsed = parse_any_line(text);
+        let parsed = self.format.parse(text);
         let step = parsed.as_ref().map(|line| line.step).filter(|step| !step.is_empty());
         if self.options.step.as_ref().is_some_and(|wanted| step != Some(wanted.as_str())) {
             self.answer.next = at + line.len() as u64;
@@ -281,7 +283,7 @@ impl EntryList {
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         let step = step.map(str::to_owned);
         let (message, spans) = self.shown(content, &step, level);
-        if let Some(line) = &parsed {
+        if let Some(line) = parsed.as_ref().filter(|line| !line.timestamp.is_empty()) {
             self.timestamp = Some(line.timestamp.to_owned());
         }
         self.answer.entries.push(LogEntry {

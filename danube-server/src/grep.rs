@@ -1,5 +1,6 @@
 //! `danube logs --grep`: the lines that match, with what is around them.
 
+use danube_logs::LineFormat;
 use danube_logs::search::{FoundLine, Pattern, PatternOptions, Scanner, SearchOptions};
 
 use crate::cli::LogsArgs;
@@ -39,7 +40,12 @@ enum Form {
 impl Grep {
     /// The search that was asked for. A person sees words, not the colours within them, so these do not
     /// count.
-    pub(crate) fn new(pattern: &str, args: &LogsArgs, style: GrepStyle) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        pattern: &str,
+        args: &LogsArgs,
+        style: GrepStyle,
+        format: LineFormat,
+    ) -> Result<Self, Failure> {
         let options = PatternOptions::default()
             .with_literal(args.fixed)
             .with_ignore_case(args.ignore_case)
@@ -58,7 +64,7 @@ impl Grep {
             .with_max_matches(if form == Form::Count { 0 } else { usize::MAX })
             .with_max_bytes(usize::MAX);
         Ok(Self {
-            scanner: Scanner::new(pattern, options),
+            scanner: Scanner::new(pattern, options).with_format(format),
             style,
             form,
             strip: args.strip,
@@ -156,7 +162,7 @@ mod tests {
     fn printed(pattern: &str, args: &LogsArgs, colour: bool) -> String {
         let style = GrepStyle { safe: colour, colour };
         let of = |pieces: usize| {
-            let mut grep = Grep::new(pattern, args, style).unwrap();
+            let mut grep = Grep::new(pattern, args, style, LineFormat::default()).unwrap();
             let mut out = Vec::new();
             LOG.chunks(pieces).for_each(|piece| grep.push(piece, &mut out));
             grep.finish(&mut out);

@@ -31,15 +31,20 @@ pub(crate) async fn logs(
         let message = format!("job {id} has no step {step:?}; it has {}", known.join(", "));
         return Err(Failure::new(ErrorClass::NotFound, message));
     }
-    if args.step.is_some() && !stat.state.format.names_steps() {
-        let message =
-            format!("the lines of the log of job {id} do not say which step they belong to");
-        return Err(Failure::invalid(message));
+    let format = stat.state.format;
+    let unsaid = match (&args.step, &args.since) {
+        _ if format.names_steps() => None,
+        (Some(_), _) => Some("do not say which step they belong to"),
+        (_, Some(_)) => Some("do not say on which day they were written"),
+        (None, None) => None,
+    };
+    if let Some(unsaid) = unsaid {
+        return Err(Failure::invalid(format!("the lines of the log of job {id} {unsaid}")));
     }
     let safe = !args.raw && Sink::Stdout.is_terminal();
     let colour = !args.raw && environment.colour(Sink::Stdout);
     if let Some(pattern) = &args.grep {
-        let grep = Grep::new(pattern, &args, GrepStyle { safe, colour })?;
+        let grep = Grep::new(pattern, &args, GrepStyle { safe, colour }, format)?;
         let grep = print(app, &id, 0, &stat, args.follow, grep).await?;
         return Ok(u8::from(!grep.found_any()));
     }
@@ -48,9 +53,9 @@ pub(crate) async fn logs(
         return print_entries(app, &id, start, &args).await.map(|()| 0);
     }
     let mut options =
-        ViewOptions { safe, dim: colour, strip: args.strip, ..ViewOptions::default() };
+        ViewOptions { safe, dim: colour, strip: args.strip, format, ..ViewOptions::default() };
     if let (Some(lines), Some(step)) = (args.tail, &args.step) {
-        let all = count_lines(&app.logs, &id, stat.len, step).await?;
+        let all = count_lines(&app.logs, &id, stat.len, step, format).await?;
         options.skip_lines = all.saturating_sub(lines as u64);
     }
     options.step = args.step;

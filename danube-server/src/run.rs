@@ -181,6 +181,7 @@ async fn run_here(
     let view = ViewOptions {
         safe: sink.is_terminal(),
         dim: environment.colour(sink),
+        format: app.config.log.format,
         ..ViewOptions::default()
     };
     let live =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use danube_core::{ByteRange, JobId, StepName};
 use danube_logs::views::strip_ansi;
 use danube_logs::{
-    FollowEvent, Follower, LogPhase, LogStore, MAX_READ_BYTES, parse_any_line, terminal_safe,
+    FollowEvent, Follower, LineFormat, LogPhase, LogStore, MAX_READ_BYTES, terminal_safe,
 };
 
 use crate::failure::Failure;
@@ -32,6 +32,8 @@ pub(crate) struct ViewOptions {
     pub(crate) strip: bool,
     /// Only this step's lines.
     pub(crate) step: Option<StepName>,
+    /// How the log's lines look.
+    pub(crate) format: LineFormat,
     /// So many of the lines that would be shown are left out first.
     pub(crate) skip_lines: u64,
 }
@@ -52,13 +54,13 @@ impl View {
     }
 
     fn is_exact(&self) -> bool {
-        let ViewOptions { safe, dim, strip, step, skip_lines } = &self.options;
+        let ViewOptions { safe, dim, strip, step, format: _, skip_lines } = &self.options;
         !safe && !dim && !strip && step.is_none() && *skip_lines == 0
     }
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let parsed = parse_any_line(text);
+        let parsed = self.options.format.parse(text);
         if let Some(step) = &self.options.step
             && parsed.as_ref().is_none_or(|line| line.step != step.as_str())
         {
@@ -222,8 +224,10 @@ pub(crate) async fn count_lines(
     log: &JobId,
     until: u64,
     step: &StepName,
+    format: LineFormat,
 ) -> Result<u64, Failure> {
-    let mut view = View::new(ViewOptions { step: Some(step.clone()), ..ViewOptions::default() });
+    let options = ViewOptions { step: Some(step.clone()), format, ..ViewOptions::default() };
+    let mut view = View::new(options);
     let (mut at, mut out) = (0, Vec::new());
     loop {
         let bytes =

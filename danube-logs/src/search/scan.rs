@@ -7,8 +7,8 @@ use bytes::Bytes;
 use danube_core::{ByteRange, StepName};
 
 use super::{FoundLine, MAX_CONTEXT_BYTES, Pattern, Position, SearchOptions};
+use crate::LineFormat;
 use crate::blocks::MAX_PIECE;
-use crate::parse_any_line;
 
 /// Searches the bytes of a log as they come, cut anywhere. Pure: it knows no store and no time. What
 /// it found so far is taken with [`take_lines`](Self::take_lines).
@@ -17,6 +17,7 @@ pub struct Scanner {
     pattern: Pattern,
     options: SearchOptions,
     /// Where `partial` begins, and the number of its line.
+    format: LineFormat,
     at: Position,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
@@ -50,6 +51,7 @@ struct Block<'a> {
     at: u64,
     /// Not the beginning of a line: there are no brackets here.
     in_line: bool,
+    format: LineFormat,
 }
 
 impl Scanner {
@@ -70,12 +72,20 @@ impl Scanner {
         Self {
             pattern,
             options,
+            format: LineFormat::default(),
             at,
             partial: Vec::new(),
             in_line: false,
             max_piece: MAX_PIECE,
             found,
         }
+    }
+
+    /// Says how the log's lines look ([`LogState::format`](crate::LogState::format)); the default format otherwise.
+    #[must_use]
+    pub fn with_format(mut self, format: LineFormat) -> Self {
+        self.format = format;
+        self
     }
 
     #[cfg(test)]
@@ -165,7 +175,7 @@ impl Scanner {
     pub(super) fn look_back(&mut self, before: &[u8]) {
         let before = before.strip_suffix(b"\n").map_or(&[][..], |_| before);
         let at = self.at.offset.saturating_sub(before.len() as u64);
-        let block = Block { bytes: before, at, in_line: at > 0 };
+        let block = Block { bytes: before, at, in_line: at > 0, format: self.format };
         let step = self.options.step.as_ref();
         // The first line of it may be the end of one.
         let first = memchr::memchr(b'\n', before).map_or(before.len(), |end| end + 1);
@@ -176,7 +186,8 @@ impl Scanner {
 
     /// Searches whole lines, or a piece of one.
     fn scan(&mut self, bytes: &[u8]) {
-        let block = Block { bytes, at: self.at.offset, in_line: self.in_line };
+        let Self { format, in_line, .. } = *self;
+        let block = Block { bytes, at: self.at.offset, in_line, format };
         let step = self.options.step.as_ref();
         let mut candidates = Candidates::new(&self.pattern, bytes);
         // Lines before `told` are returned, or will not be. `number` is that of the line at `counted`.
@@ -320,7 +331,8 @@ impl Block<'_> {
     /// Where the content of a line begins, if it is of the step that is asked for.
     fn content(&self, line: &Range<usize>, step: Option<&StepName>) -> Option<usize> {
         let text = self.text(line);
-        let parsed = if self.in_line && line.start == 0 { None } else { parse_any_line(text) };
+        let is_piece = self.in_line && line.start == 0;
+        let parsed = if is_piece { None } else { self.format.parse(text) };
         match (parsed, step) {
             (Some(parsed), Some(step)) if parsed.step != step.as_str() => None,
             (None, Some(_)) => None,

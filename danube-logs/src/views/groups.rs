@@ -6,8 +6,8 @@ use danube_core::{ByteRange, JobId, StepName};
 use serde::Serialize;
 
 use super::strip_ansi;
+use crate::LineFormat;
 use crate::blocks::{Lines, Work, work_through};
-use crate::parse_any_line;
 use crate::{Error, LineSource, LogPhase, LogStore};
 
 /// The most groups that are told; further ones are counted.
@@ -84,7 +84,7 @@ pub async fn groups(
     step: Option<&StepName>,
 ) -> Result<Groups, Error> {
     let stat = store.stat(log).await?;
-    let scan = GroupScan::new(step.cloned());
+    let scan = GroupScan::new(step.cloned(), stat.state.format);
     let mut scan = work_through(store, log, ByteRange::new(0, stat.len), scan).await?;
     let last_is_whole = stat.phase == LogPhase::Open;
     Ok(scan.finish(!last_is_whole))
@@ -93,6 +93,7 @@ pub async fn groups(
 /// Finds groups in the bytes of a log, in any pieces.
 struct GroupScan {
     only: Option<StepName>,
+    format: LineFormat,
     lines: Lines,
     found: Found,
 }
@@ -140,14 +141,14 @@ enum Mark<'a> {
 }
 
 impl GroupScan {
-    fn new(only: Option<StepName>) -> Self {
-        Self { only, lines: Lines::new(0), found: Found::default() }
+    fn new(only: Option<StepName>, format: LineFormat) -> Self {
+        Self { only, format, lines: Lines::new(0), found: Found::default() }
     }
 
     fn finish(&mut self, ended: bool) -> Groups {
         if ended {
-            let (found, only) = (&mut self.found, self.only.as_ref());
-            self.lines.finish(|at, line| found.take(at, line, only));
+            let (found, only, format) = (&mut self.found, self.only.as_ref(), self.format);
+            self.lines.finish(|at, line| found.take(at, line, only, format));
         }
         let found = std::mem::take(&mut self.found);
         let mut groups = found.groups;
@@ -160,16 +161,16 @@ impl GroupScan {
 
 impl Work for GroupScan {
     fn push(&mut self, bytes: &[u8]) -> bool {
-        let (found, only) = (&mut self.found, self.only.as_ref());
-        self.lines.push(bytes, |at, line| found.take(at, line, only))
+        let (found, only, format) = (&mut self.found, self.only.as_ref(), self.format);
+        self.lines.push(bytes, |at, line| found.take(at, line, only, format))
     }
 }
 
 impl Found {
-    fn take(&mut self, at: u64, line: &[u8], only: Option<&StepName>) -> bool {
+    fn take(&mut self, at: u64, line: &[u8], only: Option<&StepName>, format: LineFormat) -> bool {
         self.number += 1;
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let (step, content) = match parse_any_line(text) {
+        let (step, content) = match format.parse(text) {
             Some(line) if line.source == LineSource::Danube || line.continued => return true,
             Some(line) => (Some(line.step), line.content),
             None => (None, text),

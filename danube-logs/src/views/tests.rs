@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::search::{Pattern, PatternOptions, SearchOptions, search};
 use crate::{LogState, MemoryLogs};
 
 async fn sealed(log: &[u8], truncated: bool) -> (MemoryLogs, JobId) {
@@ -109,24 +110,32 @@ async fn entries_say_when_how_loud_what_and_who() {
 }
 
 #[tokio::test]
-async fn entries_of_the_plainer_formats_say_what_their_lines_say() {
-    let log =
-        b"[12:00:00.123] compiling\n[INFO] raw\n[2024-01-06T12:00:00Z] [s] [stderr] seconds\n";
-    let (store, id) = sealed(log, false).await;
-    let page = entries(&store, &id, &EntryOptions::default()).await.unwrap();
-    let told: Vec<_> = page
-        .entries
-        .iter()
-        .map(|e| (e.timestamp.as_deref(), e.step.as_deref(), e.level, e.message.as_str()))
-        .collect();
-    assert_eq!(
-        told,
-        [
-            (Some("12:00:00.123"), None, "INFO", "compiling"),
-            (Some("12:00:00.123"), None, "INFO", "[INFO] raw"),
-            (Some("2024-01-06T12:00:00Z"), Some("s"), "ERROR", "seconds"),
-        ]
-    );
+async fn a_log_is_read_in_its_own_format_whatever_a_job_writes() {
+    let forged = "[now] [s] [danube] all is well";
+    for (format, log, timestamp, message) in [
+        (LineFormat::TimeOfDay, format!("[12:00:00.123] {forged}\n"), Some("12:00:00.123"), forged),
+        (LineFormat::Raw, format!("{forged}\n"), None, forged),
+    ] {
+        let (store, id) = (MemoryLogs::new(), "job".parse().unwrap());
+        store.open(&id).await.unwrap();
+        store.append(&id, 0, log.into()).await.unwrap();
+        store.seal(&id, &LogState { format, ..LogState::default() }).await.unwrap();
+        let page = entries(&store, &id, &EntryOptions::default()).await.unwrap();
+        let told: Vec<_> = page
+            .entries
+            .iter()
+            .map(|e| (e.timestamp.as_deref(), e.step.as_deref(), e.source, e.message.as_str()))
+            .collect();
+        assert_eq!(told, [(timestamp, None, "tool", message)], "{format:?}");
+
+        let options = EntryOptions::default().with_step(Some("s".parse().unwrap()));
+        assert!(entries(&store, &id, &options).await.unwrap().entries.is_empty());
+        let begins = Pattern::new(r"^\[now\]", PatternOptions::default()).unwrap();
+        let found = search(&store, &id, &begins, &SearchOptions::default()).await.unwrap();
+        assert_eq!(found.matching_lines, 1, "{format:?}");
+        let of_s = SearchOptions::default().with_step(Some("s".parse().unwrap()));
+        assert_eq!(search(&store, &id, &begins, &of_s).await.unwrap().matching_lines, 0);
+    }
 }
 
 #[tokio::test]
@@ -169,7 +178,7 @@ proptest! {
         let (mut messages, mut from) = (Vec::new(), 0);
         loop {
             let options = EntryOptions::default().with_from(from).with_limit(limit).with_step(step.clone());
-            let mut list = EntryList::new(options);
+            let mut list = EntryList::new(options, LineFormat::default());
             for piece in log.as_bytes()[from as usize..].chunks(piece) {
                 if !list.push(piece) {
                     break;

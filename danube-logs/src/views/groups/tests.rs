@@ -7,7 +7,7 @@ use crate::MemoryLogs;
 type Told = (String, GroupKind, usize, u64, u64, bool);
 
 fn scanned(log: &str, piece: usize) -> Groups {
-    let mut scan = GroupScan::new(None);
+    let mut scan = GroupScan::new(None, LineFormat::default());
     for piece in log.as_bytes().chunks(piece) {
         scan.push(piece);
     }
