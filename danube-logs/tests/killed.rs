@@ -1,6 +1,8 @@
 //! A process that writes a log is killed at any moment, again and again: nothing that was acknowledged is missing,
 //! and no line that was cut off is left without a word.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -212,7 +214,6 @@ async fn what_was_acknowledged_survives_the_death_of_the_process() {
 
 /// Every position in the log at which a file may not grow any more, also within a line and in the state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "it starts itself")]
 async fn a_file_size_limit_is_a_typed_error_at_every_position() {
     for limit in (0..600).step_by(7) {
         let dir = tempfile::tempdir().unwrap();
