@@ -68,6 +68,33 @@ steps:
 }
 
 #[test]
+fn a_log_with_the_time_of_day_alone_is_read_as_it_was_written() {
+    let danube = Danube::new();
+    let config = danube.work().join("danube.toml");
+    fs::write(&config, "[logs]\nformat = \"time-of-day\"\n").unwrap();
+    let script = "echo '[INFO] [stderr] two brackets'; echo plain";
+    danube.expect(0, &["--config", config.to_str().unwrap(), "run", "--", "sh", "-c", script]);
+    let log = String::from_utf8(danube.log()).unwrap();
+    let line = log.lines().next().unwrap();
+    assert_eq!(&line[14..], " [INFO] [stderr] two brackets", "{log}");
+    let found = danube.expect(0, &["logs", "latest", "--grep", r"^\[INFO\]"]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), [line]);
+    let entry = danube.expect(0, &["logs", "latest", "--json"]);
+    assert!(
+        entry.contains(r#""message":"[INFO] [stderr] two brackets","source":"tool""#),
+        "{entry}"
+    );
+    for (args, why) in [
+        (["--since", "1h"], "do not say on which day they were written"),
+        (["--step", "run"], "do not say which step they belong to"),
+    ] {
+        let refused = danube.run(&[&["logs", "latest"][..], &args].concat());
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(stderr(&refused).contains(why), "{}", said(&refused));
+    }
+}
+
+#[test]
 fn a_compressed_log_reads_as_before_and_the_reaper_compresses_the_others() {
     let danube = Danube::new();
     let config = danube.work().join("danube.toml");
