@@ -28,6 +28,12 @@ struct Stored {
     state: LogState,
 }
 
+/// What every version says of itself, whatever else it says.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 fn path(dir: &Path, log: &JobId) -> PathBuf {
     dir.join(format!("{log}.idx"))
 }
@@ -55,17 +61,18 @@ fn open(dir: &Path, log: &JobId) -> io::Result<Option<(BufReader<File>, Stored)>
         // It may say that the log is sealed: nothing may be said of it.
         return Err(too_long(&path));
     }
-    match serde_json::from_slice::<Stored>(&state) {
-        Ok(stored) if (1..=VERSION).contains(&stored.version) => Ok(Some((file, stored))),
+    if let Ok(Version { version }) = serde_json::from_slice(&state)
+        && version > VERSION
+    {
         // A newer Danube wrote it: nothing may be said of this log, least of all that it is abandoned.
-        Ok(stored) if stored.version > VERSION => Err(io::Error::new(
+        let path = path.display();
+        return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            format!(
-                "{} has version {}, newer than this program knows ({VERSION})",
-                path.display(),
-                stored.version
-            ),
-        )),
+            format!("{path} has version {version}, newer than this program knows ({VERSION})"),
+        ));
+    }
+    match serde_json::from_slice::<Stored>(&state) {
+        Ok(stored) if stored.version > 0 => Ok(Some((file, stored))),
         _ => {
             tracing::warn!(path = %path.display(), "the state of a log cannot be read; it counts as not sealed");
             Ok(None)
