@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::queue::Queue;
 pub use self::step::StepWriter;
-use crate::{Error, LineFormat, LogState, LogStore, MAX_LINE_BYTES, StepRange};
+use crate::{Error, LineFormat, LineSource, LogState, LogStore, MAX_LINE_BYTES, StepRange};
 
 /// What a log keeps by default: 50 MiB.
 pub const DEFAULT_MAX_LOG_BYTES: u64 = 50 * 1024 * 1024;
@@ -19,6 +19,9 @@ pub const DEFAULT_MAX_LOG_BYTES: u64 = 50 * 1024 * 1024;
 /// The most of a log's end that [`Keep::HeadAndTail`] can keep: it is held in memory for a moment when
 /// the log is sealed.
 pub const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How the line begins that ends a log which reached its limit.
+const TRUNCATED: &str = "[TRUNCATED - log exceeded ";
 
 /// When what was acknowledged also survives the death of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -221,6 +224,9 @@ impl LogWriter {
                 }
             }
             len = owned.close_torn_line(len, &options, clock.as_ref()).await?;
+            // Its owner may have died between the marker and the state.
+            state.truncated |=
+                options.keep == Keep::Head && owned.ends_truncated(len, &state).await?;
             if options.format.names_steps() {
                 owned.find_steps(len, &mut state).await?;
             }
@@ -317,6 +323,19 @@ impl Ownership {
         self.store.append(&self.log, len, end.into()).await
     }
 
+    /// Whether the last line is the marker of a log that reached its limit.
+    async fn ends_truncated(&self, len: u64, state: &LogState) -> Result<bool, Error> {
+        // Longer than a marker with the longest step name.
+        const MOST: u64 = 1024;
+        let end = self.store.read(&self.log, ByteRange::new(len.saturating_sub(MOST), len)).await?;
+        let last = end.split_inclusive(|&b| b == b'\n').next_back().unwrap_or_default();
+        Ok(state.format.parse(last).is_some_and(|line| {
+            matches!(line.source, LineSource::Danube | LineSource::Unknown)
+                && line.content.starts_with(TRUNCATED.as_bytes())
+                && line.content.ends_with(b" MB limit]")
+        }))
+    }
+
     /// The ranges of the steps as the lines tell them: a dead owner wrote them down at the last
     /// [`sync`](LogStore::sync) at best.
     async fn find_steps(&self, len: u64, state: &mut LogState) -> Result<(), Error> {
@@ -351,7 +370,7 @@ fn attribute(lines: &[u8], mut at: u64, state: &mut LogState) {
         let range = ByteRange::with_len(at, line.len() as u64);
         at = range.end;
         let Some(parsed) = state.format.parse(line) else { continue };
-        if parsed.source == crate::LineSource::Danube && parsed.step == "danube" {
+        if parsed.source == LineSource::Danube && parsed.step == "danube" {
             continue;
         }
         let known = state.steps.iter().rposition(|step| step.name.as_str() == parsed.step);

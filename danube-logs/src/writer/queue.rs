@@ -8,7 +8,7 @@ use bytes::Bytes;
 use danube_core::{ByteRange, StepName};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Durability, Keep, Shared, extend};
+use super::{Durability, Keep, Shared, TRUNCATED, extend};
 use crate::line::Omitted;
 use crate::{Error, LogState, StepRange};
 
@@ -286,7 +286,7 @@ impl Shared {
             let mut closing = Closing { step: Some(number), marker: Vec::new() };
             if !inner.in_tail {
                 let mebibytes = self.options.max_log_bytes / (1024 * 1024);
-                let text = format!("[TRUNCATED - log exceeded {mebibytes} MB limit]");
+                let text = format!("{TRUNCATED}{mebibytes} MB limit]");
                 let step = inner.state.steps[number].name.clone();
                 closing.marker = format.note(self.clock.now(), step.as_str(), &text);
                 inner.next.head.extend_from_slice(&closing.marker);

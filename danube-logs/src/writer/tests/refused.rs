@@ -57,6 +57,35 @@ async fn a_marker_that_was_refused_is_said_at_the_seal_at_the_latest() {
 }
 
 #[tokio::test]
+async fn a_log_whose_owner_died_behind_its_marker_is_truncated_and_stays_so() {
+    for format in [LineFormat::Milliseconds, LineFormat::TimeOfDay, LineFormat::Raw] {
+        let log = MemoryLogs::new();
+        let failing = Failing::over(log.clone(), usize::MAX);
+        let options = raw(60).with_format(format);
+        {
+            let store: Arc<dyn LogStore> = failing.clone();
+            let writer = writer(&store, options.clone()).await;
+            let step = step(&writer, "s").await;
+            step.write(OutputStream::Stdout, b"one\n").await.unwrap();
+            // The marker, and no word of it in the state.
+            *failing.changes_left.lock().unwrap() = 1;
+            step.write(OutputStream::Stdout, &[b'x'; 61]).await.unwrap();
+            step.write(OutputStream::Stdout, b"\n").await.unwrap_err();
+        }
+        let store: Arc<dyn LogStore> = Arc::new(log.other_owner());
+        let writer = writer(&store, options.with_max_log_bytes(10_000)).await;
+        assert!(writer.is_truncated());
+        let step = step(&writer, "s").await;
+        step.write(OutputStream::Stdout, b"dropped\n").await.unwrap();
+        step.finish().await.unwrap();
+        let sealed = writer.seal().await.unwrap();
+        assert_eq!((sealed.truncated, sealed.omitted_lines), (true, 1), "{format:?}");
+        let lines = lines(&store).await;
+        assert!(lines.len() == 2 && lines[1].ends_with("[TRUNCATED - log exceeded 0 MB limit]"));
+    }
+}
+
+#[tokio::test]
 async fn an_end_that_is_stored_but_not_durable_is_not_counted_as_missing() {
     let failing = Failing::over(MemoryLogs::new(), usize::MAX);
     let store: Arc<dyn LogStore> = failing.clone();
