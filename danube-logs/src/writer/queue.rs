@@ -13,7 +13,7 @@ use crate::line::Omitted;
 use crate::{Error, LogState, StepRange};
 
 /// How much may wait while the store is busy; whoever writes more waits, too. With what is on its way and what
-/// is being put into lines this bounds the memory of one log to about a megabyte.
+/// is being put into lines this bounds the memory of one log to a few megabytes, whatever a command writes.
 const MAX_QUEUED_BYTES: usize = 256 * 1024;
 
 /// A buffer that a flood of short lines made larger than this is not used again.

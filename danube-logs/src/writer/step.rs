@@ -20,6 +20,19 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// whatever a caller brings.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// A piece with more lines than this is cut shorter: what stands in front of a line can be a hundred times as long as
+/// the line.
+const PIECE_LINES: usize = 8 * 1024;
+
+/// How much of these bytes is put into lines at once.
+fn piece(bytes: &[u8]) -> usize {
+    let most = bytes.len().min(PIECE_BYTES);
+    match memchr::memchr_iter(b'\n', &bytes[..most]).count() {
+        0..=PIECE_LINES => most,
+        _ => most.min(PIECE_LINES),
+    }
+}
+
 /// The writing end of one step. Clones write the same step, each stream in the order of their calls.
 /// When the last one is dropped without [`finish`](Self::finish), what the filters hold and what has no line end is
 /// not written.
@@ -207,7 +220,10 @@ impl StepWriter {
         self.check_open()?;
         let mut told = Ok(());
         let mut acknowledged = 0;
-        for piece in bytes.chunks(PIECE_BYTES) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece(rest));
+            rest = after;
             shared.room().await;
             let mut to = self.stream(stream);
             // Under the lock: what is taken now is still ended by `finish`.

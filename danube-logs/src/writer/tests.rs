@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -240,12 +241,19 @@ struct Failing {
     refuses: StdMutex<bool>,
     changes_left: StdMutex<usize>,
     syncs: StdMutex<usize>,
+    longest: AtomicUsize,
 }
 
 impl Failing {
     fn over(inner: MemoryLogs, changes: usize) -> Arc<Self> {
         let (refuses, changes_left) = (StdMutex::new(false), StdMutex::new(changes));
-        Arc::new(Self { inner, refuses, changes_left, syncs: StdMutex::default() })
+        Arc::new(Self {
+            inner,
+            refuses,
+            changes_left,
+            syncs: StdMutex::default(),
+            longest: AtomicUsize::default(),
+        })
     }
 
     fn refuse(&self, refuses: bool) {
@@ -276,6 +284,7 @@ impl LogStore for Failing {
     }
     async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
         self.change(log)?;
+        self.longest.fetch_max(bytes.len(), Ordering::Relaxed);
         self.inner.append(log, at, bytes).await
     }
     async fn append_tail(
@@ -414,6 +423,18 @@ async fn a_thousand_waits_at_the_moment_the_queue_runs_dry_all_end() {
     for waited in waits {
         tokio::time::timeout(Duration::from_secs(60), waited).await.expect("answered").unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_lines_takes_no_more_memory_than_other_output() {
+    let failing = Failing::over(MemoryLogs::new(), usize::MAX);
+    let store: Arc<dyn LogStore> = failing.clone();
+    let writer = writer(&store, LogOptions::default()).await;
+    let step = step(&writer, &"n".repeat(100)).await;
+    step.write(OutputStream::Stdout, &vec![b'\n'; 300_000]).await.unwrap();
+    let longest = failing.longest.load(Ordering::Relaxed);
+    assert!(longest < 2 * 1024 * 1024, "{longest} bytes at once");
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout).len(), 300_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
