@@ -53,6 +53,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// One secret has more bytes in all its encoded forms than can be masked.
+    #[error(
+        "a secret cannot be masked that has more than {MAX_NEEDLES_BYTES} bytes in all its encoded forms: encode a long one in base64, or encrypt it to a short one"
+    )]
+    TooManyForms,
     /// More secrets, or more bytes of them in all their forms, than one set of needles takes.
     #[error(
         "too many secrets to mask at once: at most {MAX_NEEDLES}, and {MAX_NEEDLES_BYTES} bytes with all their encoded forms"
@@ -197,6 +202,7 @@ impl Error {
             | Self::TooShort { .. }
             | Self::TooPlain
             | Self::TooLong
+            | Self::TooManyForms
             | Self::SecretFileTooLong { .. } => ErrorClass::Invalid,
             Self::TooManyNeedles
             | Self::TooManySecrets { .. }

@@ -99,12 +99,12 @@ impl Needles {
     ///
     /// # Errors
     ///
-    /// What [`check`](Self::check) says of one of them, and [`Error::TooManyNeedles`] beyond
-    /// [`MAX_NEEDLES`] or [`MAX_NEEDLES_BYTES`].
+    /// What [`check`](Self::check) says of one of them, in the forms chosen here, and
+    /// [`Error::TooManyNeedles`] beyond [`MAX_NEEDLES`] or [`MAX_NEEDLES_BYTES`].
     pub fn add(&self, secrets: impl IntoIterator<Item = SecretBytes>) -> Result<(), Error> {
         let mut added = Vec::new();
         for secret in secrets {
-            Self::check(&secret)?;
+            check_kind(&secret)?;
             added.push(secret);
         }
         let mut current = self.shared.lock();
@@ -120,7 +120,7 @@ impl Needles {
         let (mut needles, mut bytes) = (Vec::new(), 0);
         for secret in &added {
             let forms = needles_of(secret.expose(), &self.shared.forms);
-            bytes += forms.iter().map(|form| form.len()).sum::<usize>();
+            bytes += check_forms(&forms)?;
             if bytes > MAX_NEEDLES_BYTES {
                 return Err(Error::TooManyNeedles);
             }
@@ -139,19 +139,14 @@ impl Needles {
     ///
     /// [`Error::TooShort`] below [`MIN_SECRET_BYTES`] (`a`, `{`, `true`), [`Error::TooLong`] beyond
     /// [`MAX_SECRET_BYTES`], [`Error::TooPlain`] for white space and for one byte repeated, which
-    /// would blank rulers and gaps.
+    /// would blank rulers and gaps, [`Error::TooManyForms`] where one secret has more than
+    /// [`MAX_NEEDLES_BYTES`] in all its forms.
     pub fn check(secret: &SecretBytes) -> Result<(), Error> {
-        if secret.len() > MAX_SECRET_BYTES {
-            return Err(Error::TooLong);
+        check_kind(secret)?;
+        if secret.len() > SURE_TO_FIT {
+            check_forms(&needles_of(secret.expose(), Form::ALL))?;
         }
-        let symbols = symbols(secret.expose());
-        if secret.len() >= MIN_SECRET_BYTES && symbols.iter().all(|byte| *byte == symbols[0]) {
-            Err(Error::TooPlain)
-        } else if symbols.len() < MIN_SECRET_BYTES {
-            Err(Error::TooShort { bytes: symbols.len() })
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
     /// Needles of these bytes as they are, however short; those without a symbol are left out.
@@ -255,6 +250,36 @@ impl Default for Shared {
     }
 }
 
+/// A secret of no more bytes need not be encoded to see that its forms fit: they are some hundred, and few of
+/// them are longer than twice the secret.
+const SURE_TO_FIT: usize = 2 * 1024;
+
+/// What can be said of a secret without its forms.
+fn check_kind(secret: &SecretBytes) -> Result<(), Error> {
+    if secret.len() > MAX_SECRET_BYTES {
+        return Err(Error::TooLong);
+    }
+    let symbols = symbols(secret.expose());
+    if secret.len() >= MIN_SECRET_BYTES && is_plain(&symbols) {
+        Err(Error::TooPlain)
+    } else if symbols.len() < MIN_SECRET_BYTES {
+        Err(Error::TooShort { bytes: symbols.len() })
+    } else {
+        Ok(())
+    }
+}
+
+/// The bytes of all needles of one secret, if they are not too many.
+fn check_forms(needles: &[Zeroizing<Vec<u8>>]) -> Result<usize, Error> {
+    let bytes = needles.iter().map(|needle| needle.len()).sum();
+    if bytes > MAX_NEEDLES_BYTES { Err(Error::TooManyForms) } else { Ok(bytes) }
+}
+
+/// Nothing, or one symbol repeated: it would blank rulers and gaps.
+fn is_plain(symbols: &[u8]) -> bool {
+    symbols.iter().all(|symbol| *symbol == symbols[0])
+}
+
 fn automaton_of(mut needles: Vec<Zeroizing<Vec<u8>>>) -> Option<Arc<Automaton>> {
     needles.retain(|needle| !needle.is_empty());
     sort(&mut needles);
@@ -279,7 +304,8 @@ fn needles_of(secret: &[u8], forms: &[Form]) -> Vec<Zeroizing<Vec<u8>>> {
     for text in texts {
         needles.extend(forms_of(text, forms).iter().map(|form| symbols(form)));
     }
-    needles.retain(|needle| needle.len() >= MIN_SECRET_BYTES);
+    // A part of a secret may be plain where all of it is not: what is in the quotes, a wrapped line.
+    needles.retain(|needle| needle.len() >= MIN_SECRET_BYTES && !is_plain(needle));
     sort(&mut needles);
     needles
 }
@@ -333,6 +359,39 @@ mod tests {
             "a secret of 5 bytes is too short to mask in output: use at least 6"
         );
         assert_eq!(needles(&["123456"]).redact_str("<123456>"), "<***>");
+    }
+
+    #[test]
+    fn a_secret_that_is_told_to_fit_fits() {
+        // Every byte of it grows in most forms, and its line ends double them.
+        let of = |len: usize| {
+            let bytes = b"{\"a b\": \"x/y<z>&'q'\",\n".iter().chain(b"\x01\xff\r");
+            SecretBytes::new(bytes.cycle().take(len).copied().collect())
+        };
+        let (mut fits, mut refused) = (0, 0);
+        for len in (0..=16).map(|n| SURE_TO_FIT + n * (MAX_SECRET_BYTES - SURE_TO_FIT) / 16) {
+            let new = Needles::new([of(len)]).map(drop).map_err(|e| e.to_string());
+            assert_eq!(Needles::check(&of(len)).map_err(|e| e.to_string()), new, "{len}");
+            if new.is_ok() {
+                fits += 1;
+            } else {
+                assert!(matches!(Needles::check(&of(len)), Err(Error::TooManyForms)));
+                refused += 1;
+            }
+            assert!(Needles::with_forms([of(len)], &[]).is_ok());
+        }
+        assert!(fits > 1 && refused > 1, "{fits} {refused}");
+    }
+
+    #[test]
+    fn a_plain_part_of_a_secret_blanks_nothing() {
+        // Within quotes; and a whole wrapped line of base64.
+        let quoted = needles(&["\"--------\""]);
+        assert_eq!(quoted.redact_str("-------- \"--------\""), "-------- ***");
+        let zeros = Needles::new([SecretBytes::new([&[0; 48][..], b"hunter2"].concat())]).unwrap();
+        let ruler = "A".repeat(64);
+        assert_eq!(zeros.redact_str(&format!("{ruler} ")), format!("{ruler} "));
+        assert_eq!(zeros.redact_str(&format!("<{ruler}aHVudGVyMg==>")), "<***>");
     }
 
     #[test]
