@@ -7,6 +7,7 @@ use std::time::Duration;
 use danube_core::{
     Audit, AuditAction, AuditActor, AuditEvent, AuditOutcome, Clock, JobId, SecretBytes,
 };
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::{Error, Keyring, SecretKey, SecretOwner, SecretVault};
@@ -26,6 +27,9 @@ pub const MAX_LOADED_BYTES: usize = 64 << 20;
 pub const CACHE_SIZE_GAUGE: &str = "danube_secret_cache_size";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// As far ahead as a time is counted: a century, which every clock can add.
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How a [`SecretService`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +60,13 @@ impl SecretServiceOptions {
 ///   [`get`](Self::get) gives them to this job and to no other. When it is dropped they are zeroised and
 ///   gone: at the job's end, on an early return, when the future that holds it is dropped, in a panic.
 /// * [`clear`](Self::clear) does the same by the job's name. A load that is under way then comes to nothing.
-/// * What outlives [`ttl`](SecretServiceOptions::ttl) is given to nobody, and is zeroised by the next call of
-///   any method here.
+/// * What outlives [`ttl`](SecretServiceOptions::ttl) is given to nobody and zeroised, whether or not anybody
+///   calls again.
 /// * Every value that is opened and every value that is given, or refused, is recorded first
 ///   ([`Audit`]): which job, which owner and key, never the value. What cannot be recorded does not happen.
 /// * The gauge [`CACHE_SIZE_GAUGE`] tells how many values are held.
 ///
-/// It needs a tokio runtime.
+/// It needs a tokio runtime with its clock.
 #[derive(Clone)]
 pub struct SecretService(Arc<Inner>);
 
@@ -122,10 +126,12 @@ impl SecretService {
     ) -> Result<LoadedSecrets, Error> {
         let inner = &self.0;
         inner.expire();
-        let load = inner.slots.begin(job, owner, Instant::now() + inner.options.ttl);
+        let expires = Instant::now() + inner.options.ttl.min(LONGEST_TTL);
+        let load = inner.slots.begin(job, owner, expires);
         let load = load.ok_or_else(|| Error::AlreadyLoaded { job: job.clone() })?;
         // From here on whatever happens ends the load, unless it is given away.
-        let loaded = LoadedSecrets { inner: inner.clone(), job: job.clone(), load };
+        let mut loaded =
+            LoadedSecrets { inner: inner.clone(), job: job.clone(), load, timer: None };
         let mut sealed = Vec::new();
         for key in keys {
             let object = format!("{owner}/{key}");
@@ -154,6 +160,15 @@ impl SecretService {
             Filled::TooMany => return Err(Error::TooManyLoaded),
         }
         gauge().increment(count as f64);
+        // Nobody may ever call again, and the time is over all the same. The service need not live for it.
+        let weak = Arc::downgrade(inner);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep_until(expires).await;
+            if let Some(inner) = weak.upgrade() {
+                inner.expire();
+            }
+        });
+        loaded.timer = Some(timer.abort_handle());
         Ok(loaded)
     }
 
@@ -183,12 +198,6 @@ impl SecretService {
         let gone = self.0.slots.clear(job);
         gauge().decrement(gone as f64);
         gone
-    }
-
-    /// Zeroises and forgets what has outlived its time. Every other method does this too: only a host that
-    /// calls none of them for long has a use for it.
-    pub fn expire(&self) {
-        self.0.expire();
     }
 
     /// How many values are held, of all jobs.
@@ -242,10 +251,15 @@ pub struct LoadedSecrets {
     inner: Arc<Inner>,
     job: JobId,
     load: u64,
+    /// What ends it when its time is over.
+    timer: Option<AbortHandle>,
 }
 
 impl Drop for LoadedSecrets {
     fn drop(&mut self) {
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
         let gone = self.inner.slots.end(&self.job, self.load);
         gauge().decrement(gone as f64);
     }

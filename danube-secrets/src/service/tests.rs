@@ -249,6 +249,29 @@ async fn what_outlives_its_time_is_given_to_nobody() {
     assert_eq!(house.get("a", "TOKEN").await.unwrap(), "hunter2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_outlives_its_time_is_gone_although_nobody_calls() {
+    let options = SecretServiceOptions::default().with_ttl(Duration::from_secs(60));
+    let house = House::with(usize::MAX, options);
+    house.put("o", "TOKEN", "hunter2").await;
+    let loaded = house.load("a", "o", &["TOKEN"]).await.unwrap();
+    let held = || house.service.0.slots.len();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(held(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(held(), 0);
+    drop(loaded);
+    // What ended in time leaves no timer behind, and for ever is a time too.
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    drop(house.load("a", "o", &["TOKEN"]).await.unwrap());
+    tokio::task::yield_now().await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before);
+    let house = House::with(usize::MAX, SecretServiceOptions::default().with_ttl(Duration::MAX));
+    house.put("o", "TOKEN", "hunter2").await;
+    let _loaded = house.load("a", "o", &["TOKEN"]).await.unwrap();
+    assert!(house.get("a", "TOKEN").await.is_ok());
+}
+
 #[tokio::test]
 async fn a_load_that_fails_loads_nothing() {
     let house = House::new();
