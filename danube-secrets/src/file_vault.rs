@@ -131,6 +131,17 @@ fn entries(dir: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<fs::DirE
     }
 }
 
+/// Removes what killed writers left in the directory of an owner. Under the lock nobody else is writing.
+fn sweep(of_owner: &Path) -> io::Result<()> {
+    for entry in entries(of_owner)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// What a file holds, up to `limit` bytes; `None` where there is no file.
 fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Fault> {
     let file = match File::open(path) {
@@ -169,6 +180,7 @@ impl SecretVault for FileVault {
                     return Err(Error::TooManySecrets { owner }.into());
                 }
                 create_private_dir(&of_owner)?;
+                sweep(&of_owner)?;
                 // Before the first value: a value whose owner nobody can tell would never be listed.
                 let named = of_owner.join("owner");
                 if !named.try_exists()? {
@@ -204,6 +216,7 @@ impl SecretVault for FileVault {
             }
             if keys_in(&of_owner)?.is_empty() {
                 // What does not go away is an owner without secrets, which nobody sees.
+                let _ = sweep(&of_owner);
                 let _ = fs::remove_file(of_owner.join("owner"));
                 let _ = fs::remove_dir(&of_owner);
                 danube_core::files::sync_dir(&dir.0)?;
@@ -337,7 +350,13 @@ mod tests {
         }
         vault.put(&owner, &key, &value).await.unwrap();
         assert_eq!(vault.owners(None).await.unwrap(), std::slice::from_ref(&owner));
-        assert_eq!(vault.list(&owner).await.unwrap(), [key]);
+        assert_eq!(vault.list(&owner).await.unwrap(), std::slice::from_ref(&key));
+        // And goes: with the next new secret, and with the last one.
+        let left = of_owner.join(".tmp-0123456789abcdef");
+        assert!(!left.exists());
+        fs::write(&left, "half").unwrap();
+        assert!(vault.delete(&owner, &key).await.unwrap());
+        assert!(!of_owner.exists());
     }
 
     #[tokio::test]

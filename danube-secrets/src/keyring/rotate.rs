@@ -1,8 +1,10 @@
 //! Sealing everything with a new key, while others go on reading and writing.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use danube_core::files::{Existing, create_private_dir, write_atomic};
 
@@ -18,6 +20,10 @@ pub const MAX_UNOPENED_NAMES: usize = 1_000;
 /// How often one value is tried again that somebody else changes all the time. What they put is sealed
 /// with the new key, unless they opened their keyring before it was made.
 const TRIES: usize = 16;
+
+/// How old a temporary file is that nobody is going to give its name any more: writing a key takes
+/// milliseconds. Whoever was stopped for longer gets an error and nothing is lost.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// What a rotation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +47,7 @@ impl Keyring {
     /// again. Wherever this is interrupted, every value opens, with the old key or with the new one;
     /// rotating once more finishes it. Older keys stay in the directory: copies of the database that were
     /// made before need them, and so does a value that a process puts which opened its keyring before.
+    /// Temporary files that killed writers left in it more than a minute ago are removed: keys are in them.
     ///
     /// # Errors
     ///
@@ -125,6 +132,8 @@ impl Keyring {
                 let path = dir.join("encryption.key");
                 write_atomic(&path, key.expose(), 0o600, Existing::Replace)
                     .map_err(|source| Error::Io { operation: "write", path, source })?;
+                // What cannot be removed now waits for the next rotation.
+                let _ = sweep(dir);
                 Some(lock)
             }
             None => None,
@@ -146,4 +155,23 @@ fn lock(dir: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => Err(Error::RotationRunning { path }),
         Err(TryLockError::Error(source)) => Err(io_error(source)),
     }
+}
+
+/// Removes what killed writers of keys left behind.
+fn sweep(dir: &Path) -> io::Result<()> {
+    // Just written: what it says is the time by the clock of the file system.
+    let now = fs::metadata(dir.join("encryption.key"))?.modified()?;
+    for dir in [dir.join("encryption"), dir.to_owned()] {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let is_temporary = entry.file_name().as_encoded_bytes().starts_with(b".tmp-");
+            let written =
+                entry.metadata().and_then(|meta| meta.modified()).map(|at| now.duration_since(at));
+            if is_temporary && matches!(written, Ok(Ok(age)) if age > LEFT_BEHIND) {
+                // Not overwritten: it may be a second name of a key that is in use.
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -411,6 +411,29 @@ mod rotation {
     }
 
     #[tokio::test]
+    async fn a_rotation_removes_the_keys_that_killed_writers_left_and_not_those_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Arc::new(Keyring::open_or_create(dir.path()).unwrap());
+        let by_id = dir.path().join("encryption");
+        let current = by_id.join(file_name(&keyring.keys().current));
+        let minute = std::time::Duration::from_secs(60);
+        for place in [dir.path(), &by_id] {
+            let left = place.join(".tmp-0123456789abcdef");
+            // Killed between the two names: what goes is the name.
+            fs::hard_link(&current, &left).unwrap();
+            fs::write(place.join(".tmp-of-now"), "half").unwrap();
+        }
+        let file = fs::File::open(&current).unwrap();
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - 2 * minute).unwrap();
+        keyring.rotate(&MemoryVault::new()).await.unwrap();
+        for place in [dir.path(), &by_id] {
+            assert!(!place.join(".tmp-0123456789abcdef").exists());
+            assert!(place.join(".tmp-of-now").exists());
+        }
+        assert_eq!(Keyring::open(dir.path()).unwrap().keys().by_id.len(), 2);
+    }
+
+    #[tokio::test]
     async fn the_first_key_is_kept_even_if_its_making_was_interrupted() {
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::open_or_create(dir.path()).unwrap();
