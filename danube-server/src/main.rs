@@ -75,12 +75,11 @@ impl Environment {
 }
 
 fn main() -> ExitCode {
-    // First of all, before any thread: this process may be the guardian of a step, and then it never
-    // comes back from here.
+    // Secrets are in this memory, in a guardian's too: no core file of it, and nobody else's debugger.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // Before any thread: this process may be the guardian of a step, and then it never comes back from here.
     #[expect(clippy::disallowed_methods, reason = "this is where the arguments are read")]
     let guardian = danube_exec::guardian(std::env::args_os());
-    // Secrets are in this memory: no core file of it, and nobody else's debugger.
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let environment = Environment::read();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

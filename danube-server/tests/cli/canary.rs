@@ -219,7 +219,7 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         let traced = sinks.danube.command(&["run", file]);
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-qq", "-s", "1000000", "-e", "trace=execve,execveat", "-o"])
+            .args(["-f", "-qq", "-s", "1000000", "-e", "trace=execve,execveat,prctl", "-o"])
             .arg(&execs)
             .arg("--");
         command.arg(traced.get_program()).args(traced.get_args());
@@ -229,6 +229,14 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         sinks.look_at(&format!("run {file}"), &out);
         let trace = fs::read_to_string(&execs).unwrap();
         assert!(trace.contains("leak.sh") && trace.contains("execve"), "{trace}");
+        // The process that runs the job and the guardian of each step: all have values in their memory.
+        let guardians =
+            trace.lines().filter(|line| line.contains("[\"danube-exec-guardian\"")).count();
+        let undumpable = trace
+            .lines()
+            .filter(|line| line.contains("PR_SET_DUMPABLE, SUID_DUMP_DISABLE"))
+            .count();
+        assert_eq!((guardians, undumpable), (3, 4), "{trace}");
         // The step's own `cat` of a file of that name is what a job does to itself.
         let ours: String = trace.lines().filter(|line| !line.contains("/cat\"")).collect();
         sinks.look("arguments of processes", ours.as_bytes());
@@ -242,6 +250,11 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         &["logs", "latest"],
         &["logs", "latest", "--raw"],
         &["logs", "latest", "-f"],
+        &["logs", "latest", "--json"],
+        &["logs", "latest", "--strip"],
+        &["logs", "latest", "--grep", "."],
+        &["logs", "latest", "--grep", "whole", "--json"],
+        &["artifacts", "provenance", "latest"],
         &["artifacts", "list", "latest", "--output", "json"],
         &["secrets", "list"],
         &["secrets", "audit", "--limit", "1000"],
@@ -269,6 +282,11 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         format!("/api/v1/jobs/{passed}/logs"),
         format!("/api/v1/jobs/{passed}/logs/stream"),
         format!("/api/v1/jobs/{passed}/logs/stream?format=plain"),
+        format!("/api/v1/jobs/{passed}/logs/search?q=whole"),
+        format!("/api/v1/jobs/{passed}/logs/entries"),
+        format!("/api/v1/jobs/{passed}/logs/groups"),
+        format!("/api/v1/jobs/{passed}/output"),
+        format!("/v1/runs/{passed}/logs"),
         format!("/api/v1/jobs/{passed}/artifacts"),
         format!("/api/v1/jobs/{passed}/artifacts/out/a.txt"),
         format!("/api/v1/jobs/{passed}/provenance"),
@@ -277,7 +295,8 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         "/metrics".to_owned(),
     ] {
         let body = server.get(&path, &["-i"]);
-        assert!(!body.is_empty(), "{path}");
+        let status = if path.contains("no-such-job") { "404" } else { "200" };
+        assert!(body.starts_with(format!("HTTP/1.1 {status}").as_bytes()), "{path}");
         sinks.look(&format!("HTTP {}", path.replace(&passed, "JOB")), &body);
     }
     sinks.look_at_files("while it is served");
