@@ -24,7 +24,7 @@ use crate::cli::{Output, RunArgs};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::jobs::print_json;
-use crate::secrets::{self, Source as SecretSource};
+use crate::secrets::{self, Given, Source as SecretSource};
 use crate::summary::{self, CopyBar};
 use crate::terminal::Sink;
 use crate::view::{Shown, View, ViewOptions, show};
@@ -70,7 +70,8 @@ pub(crate) async fn run(
     if detach {
         return start_detached(&spec.id, environment).await;
     }
-    spec.secrets = secrets::resolve(&app, &spec.id, &owner, sources).await?;
+    let Given { values, loaded } = secrets::resolve(&app, &spec.id, &owner, sources).await?;
+    spec.secrets = values;
     validate(&spec)?;
     let options = RunnerOptions::default()
         .with_grace(app.config.grace)
@@ -79,10 +80,13 @@ pub(crate) async fn run(
         .with_builder_id(&app.config.builder_id)
         .with_provenance_form(app.config.provenance_form);
     let runner = JobRunner::new(parts, options);
-    match promised {
+    let ended = match promised {
         Some(id) => run_detached(&app, &runner, spec, &id).await,
         None => run_here(&app, &runner, spec, output, environment).await,
-    }
+    };
+    // An early return and a panic do the same.
+    drop(loaded);
+    ended
 }
 
 /// The job that was asked for, and where its secrets come from. Those that were in files it has already.

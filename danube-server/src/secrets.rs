@@ -10,8 +10,9 @@ use danube_core::{
     Audit, AuditAction, AuditActor, AuditEvent, AuditOutcome, ErrorClass, JobId, SecretBytes,
 };
 use danube_secrets::{
-    Keyring, Needles, PUBLIC_KEY_PREFIX, SEALED_PREFIX, SealingKey, SealingPublicKey, SecretKey,
-    SecretOwner, SecretService, SecretServiceOptions, SecretVault, read_secret, read_secret_file,
+    Keyring, LoadedSecrets, Needles, PUBLIC_KEY_PREFIX, SEALED_PREFIX, SealingKey,
+    SealingPublicKey, SecretKey, SecretOwner, SecretService, SecretServiceOptions, SecretVault,
+    read_secret, read_secret_file,
 };
 use danube_store::{AuditLog, AuditQuery};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -320,14 +321,22 @@ impl Source {
     }
 }
 
-/// The values of a job's secrets, in their order. Stored ones are those of `owner`, and so are sealed ones,
-/// under the name of their variable.
+/// What a job is given.
+pub(crate) struct Given {
+    /// The values of its secrets, in their order.
+    pub(crate) values: Vec<(String, SecretBytes)>,
+    /// The stored ones among them are loaded for the job, and counted, until this is dropped at its end.
+    pub(crate) loaded: Option<LoadedSecrets>,
+}
+
+/// The secrets of a job. Stored ones are those of `owner`, and so are sealed ones, under the name of their
+/// variable.
 pub(crate) async fn resolve(
     app: &App,
     job: &JobId,
     owner: &SecretOwner,
     sources: Vec<(String, Source)>,
-) -> Result<Vec<(String, SecretBytes)>, Failure> {
+) -> Result<Given, Failure> {
     let wanted: Vec<SecretKey> = sources
         .iter()
         .filter_map(|(_, source)| match source {
@@ -355,7 +364,6 @@ pub(crate) async fn resolve(
     } else {
         Some(Arc::new(Keyring::open_for(&app.keys_dir(), &*app.store).await?))
     };
-    // From here to the end of this function the service holds the values; then the job has them.
     let mut service = None;
     if let Some(keyring) = keyring {
         let with = SecretService::new(
@@ -398,7 +406,7 @@ pub(crate) async fn resolve(
         };
         values.push((name, value));
     }
-    Ok(values)
+    Ok(Given { values, loaded: service.map(|(_, loaded)| loaded) })
 }
 
 /// Records that sealed text was opened for a job, or was not, before anybody has the value.
