@@ -24,7 +24,8 @@ pub enum Form {
     Shell,
     /// The inside of a quoted Go string (`%q`), with and without non-ASCII characters escaped.
     Go,
-    /// Hexadecimal digits in either case.
+    /// Hexadecimal digits in either case; of a secret encoded alone also when it is wrapped at 60 columns, as
+    /// `xxd -p` does.
     Hex,
 }
 
@@ -62,7 +63,9 @@ fn of_one(text: &[u8], forms: &[Form], all: &mut Vec<Text>) {
             Form::Go => go(text, all),
             Form::Hex => {
                 for digits in [LOWER, UPPER] {
-                    all.push(each_byte(text, |byte, out| hex(byte, digits, out)));
+                    let whole = each_byte(text, |byte, out| hex(byte, digits, out));
+                    wrapped(&whole, &HEX_WRAPS, all);
+                    all.push(whole);
                 }
             }
         }
@@ -127,8 +130,18 @@ fn with_line_ends(text: &[u8], line_end: &[u8]) -> Text {
     out
 }
 
-/// Columns at which encoders wrap lines: PEM and `openssl`; MIME and `base64`.
-const WRAPS: [usize; 2] = [64, 76];
+/// Columns at which encoders wrap lines of base64: PEM and `openssl`; MIME and `base64`.
+const BASE64_WRAPS: [usize; 2] = [64, 76];
+
+/// Those at which `xxd -p` wraps lines of hexadecimal digits.
+const HEX_WRAPS: [usize; 1] = [60];
+
+/// The lines of an encoded text that is wrapped.
+fn wrapped(encoded: &[u8], columns: &[usize], all: &mut Vec<Text>) {
+    for columns in columns.iter().filter(|columns| encoded.len() > **columns) {
+        all.extend(encoded.chunks(*columns).map(|line| Zeroizing::new(line.to_vec())));
+    }
+}
 
 fn base64(text: &[u8], all: &mut Vec<Text>) {
     for last in [b"+/", b"-_"] {
@@ -140,14 +153,10 @@ fn base64(text: &[u8], all: &mut Vec<Text>) {
             let padded = stable.start..whole.len();
             // Where the secret ends the text, its last character and the padding are known too.
             for range in [&stable, &unpadded, &padded] {
-                all.push(Zeroizing::new(whole[range.clone()].to_vec()));
+                let chars = &whole[range.clone()];
+                all.push(Zeroizing::new(chars.to_vec()));
                 if shift == 0 {
-                    let wraps = WRAPS.iter().filter(|columns| range.len() > **columns);
-                    all.extend(
-                        wraps
-                            .flat_map(|columns| whole[range.clone()].chunks(*columns))
-                            .map(|line| Zeroizing::new(line.to_vec())),
-                    );
+                    wrapped(chars, &BASE64_WRAPS, all);
                 }
             }
         }
@@ -399,6 +408,8 @@ mod tests {
             &["a\\\"\\t\\a\\x7fé\\u00a0", "a\\\"\\t\\a\\x7f\\u00e9\\u00a0"],
         );
         has("Az\n", Form::Hex, &["417a0a", "417A0A"]);
+        let line = "5a".repeat(30);
+        has(&"Z".repeat(35), Form::Hex, &[&format!("{line}5a5a5a5a5a"), &line, "5a5a5a5a5a"]);
         let forms = forms_of(b"ab\xffcd", &[Form::Go]);
         assert_eq!(forms[0][..], *b"ab\\xffcd");
     }
