@@ -353,6 +353,9 @@ impl Run<'_> {
         if !verdict.is_success() {
             self.discard(&mut kept).await;
         }
+        let masked = self.needles.masked();
+        // With those in recorded commands and messages.
+        tracing::debug!(job = %self.spec.id, masks = masked.masks, bytes = masked.bytes, "secrets masked");
         let mut outcome = self.conclude(verdict, sealed.as_ref(), digest).await?;
         // Only now may others take this process for gone.
         drop(sealed);

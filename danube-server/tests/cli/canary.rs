@@ -227,6 +227,7 @@ fn no_canary_stands_in_any_sink_in_any_form() {
         let out = command.current_dir(&work).env("DANUBE_LOG", "trace").output().unwrap();
         assert_eq!(out.status.code(), Some(code), "{}", said(&out));
         sinks.look_at(&format!("run {file}"), &out);
+        assert!(said(&out).contains("secrets masked"), "the trace tells how much was masked");
         let trace = fs::read_to_string(&execs).unwrap();
         assert!(trace.contains("leak.sh") && trace.contains("execve"), "{trace}");
         // The process that runs the job and the guardian of each step: all have values in their memory.
