@@ -56,7 +56,8 @@ pub struct JobSpec {
     pub retention_days: Option<u32>,
     /// The pipeline that it is a run of, for its provenance.
     pub pipeline: Option<String>,
-    /// What is built, for its provenance. Nobody checks it: whoever starts the job vouches for it.
+    /// What is built, for its provenance. Nobody checks it: whoever starts the job vouches for it. What opens
+    /// the repository, in `https://TOKEN@host`, is left out.
     pub source: Option<Source>,
     /// The file that says what it does, for its provenance.
     pub entry_point: Option<EntryPoint>,
