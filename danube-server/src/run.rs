@@ -134,7 +134,14 @@ fn spec(
     let mut sources = Vec::new();
     for (name, text) in secret_files {
         let source = SecretSource::parse(&text).map_err(|e| {
-            Failure::invalid(format!("secret {name}: {}", Failure::of(e.class(), &e)))
+            Failure::invalid(match &e {
+                // What names no file is not repeated: somebody may have typed the value itself.
+                danube_secrets::Error::Io { source, .. } if names_nothing(source) => format!(
+                    "secret {name}: no such file; give the path of a file, vault:NAME or sealed:…, never \
+                     the value itself"
+                ),
+                _ => format!("secret {name}: {}", Failure::of(e.class(), &e)),
+            })
         })?;
         if let SecretSource::Value(value) = &source {
             spec.secrets.push((name.clone(), value.clone()));
@@ -142,6 +149,12 @@ fn spec(
         sources.push((name, source));
     }
     Ok((spec, sources))
+}
+
+/// Whether a path that could not be opened is the path of nothing.
+fn names_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(error.kind(), E::NotFound | E::NotADirectory | E::InvalidFilename | E::InvalidInput)
 }
 
 /// The environment of this process, without what is Danube's own.

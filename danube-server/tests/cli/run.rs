@@ -157,7 +157,11 @@ fn a_detached_run_that_cannot_begin_says_so_at_once() {
     let danube = Danube::new();
     let out = danube.run(&["run", "--detach", "--secret", "K=/no/such/file", "--", "true"]);
     assert_eq!(out.status.code(), Some(2), "{}", said(&out));
-    assert!(out.stdout.is_empty() && stderr(&out).contains("/no/such/file"), "{}", said(&out));
+    assert!(
+        out.stdout.is_empty() && stderr(&out).contains("secret K: no such file"),
+        "{}",
+        said(&out)
+    );
 }
 
 #[test]
