@@ -183,3 +183,85 @@ fn a_runtime_that_shuts_down_while_something_is_written_ends() {
     go.send(()).unwrap();
     assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(true));
 }
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// So many bytes of the command's output, and whether its caller waits.
+    Output(usize, bool),
+    /// The store takes so many changes more, and refuses what follows.
+    Refuse(usize),
+    Allow,
+    Flush,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (1_usize..60, any::<bool>()).prop_map(|(len, waits)| Op::Output(len, waits)),
+        1 => (0_usize..4).prop_map(Op::Refuse),
+        1 => Just(Op::Allow),
+        1 => Just(Op::Flush),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn whenever_the_store_refuses_every_byte_is_in_the_log_or_counted(
+        ops in prop::collection::vec(op(), 1..80),
+        limit in 100_u64..3000,
+        tail in prop_oneof![Just(None), (1_u64..99).prop_map(Some)],
+        durability in prop_oneof![Just(Durability::StepEnd), Just(Durability::Write)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let lines: Vec<u8> = (0..2000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let (store, stored, sealed, fed) = runtime.block_on(async {
+            let failing = Failing::over(MemoryLogs::new(), usize::MAX);
+            let allow = |changes| *failing.changes_left.lock().unwrap() = changes;
+            let store: Arc<dyn LogStore> = failing.clone();
+            let mut options = LogOptions::default().with_durability(durability);
+            options = options.with_max_log_bytes(limit);
+            if let Some(tail_bytes) = tail {
+                options = options.with_keep(Keep::HeadAndTail { tail_bytes });
+            }
+            let writer = writer(&store, options).await;
+            let step = step(&writer, "s").await;
+            let mut fed = 0;
+            for op in &ops {
+                // Whoever is told of an error goes on.
+                match op {
+                    Op::Output(len, waits) => {
+                        let bytes = &lines[fed..fed + len];
+                        fed += len;
+                        let _ = match waits {
+                            true => step.write(OutputStream::Stdout, bytes).await,
+                            false => step.feed(OutputStream::Stdout, bytes).await,
+                        };
+                    }
+                    Op::Refuse(changes) => allow(*changes),
+                    Op::Allow => allow(usize::MAX),
+                    Op::Flush => drop(step.flush().await),
+                }
+            }
+            let end = fed + memchr::memchr(b'\n', &lines[fed..]).unwrap() + 1;
+            let _ = step.feed(OutputStream::Stdout, &lines[fed..end]).await;
+            let _ = step.flush().await;
+            allow(usize::MAX);
+            let _ = step.finish().await;
+            let stored = text(&store).await;
+            let sealed = writer.seal().await.unwrap();
+            (store, stored, sealed, end)
+        });
+        let log = runtime.block_on(text(&store));
+        prop_assert!(log.starts_with(&stored), "what was stored stays");
+        let kept = rebuilt(&log, crate::LineSource::Stdout);
+        prop_assert_eq!(kept.len() as u64 + sealed.omitted_bytes, fed as u64);
+        let numbers: Vec<usize> = String::from_utf8(kept).unwrap().lines()
+            .map(|line| line.strip_prefix("line ").unwrap().parse().unwrap())
+            .collect();
+        prop_assert!(numbers.is_sorted_by(|a, b| a < b), "{:?}", numbers);
+        let log = String::from_utf8(log).unwrap();
+        let is_full = sealed.omitted_bytes > 0 && tail.is_none() && !log.contains("missing here");
+        let markers = log.matches("[TRUNCATED - log exceeded").count();
+        prop_assert!(markers <= 1 && (markers == 1 || !is_full), "{}", log);
+    }
+}
