@@ -15,7 +15,9 @@ use crate::{
 };
 
 mod faulty;
+mod model;
 pub use faulty::Faulty;
+pub use model::calls_in_any_order_are_those_on_a_vector;
 
 /// Opens the same logs as another owner.
 pub type Owners<'a> = &'a (dyn Fn() -> Arc<dyn LogStore> + Send + Sync);
@@ -476,6 +478,7 @@ macro_rules! log_store_conformance {
             a_tail_begins_with_its_lines,
             lines_are_found_by_number_and_by_time,
             followers_are_told_every_byte,
+            calls_in_any_order_are_those_on_a_vector,
         }
     };
     (@laws $module:ident, $owners:expr, $($law:ident,)+) => {
