@@ -220,10 +220,15 @@ impl Owned {
         if sealed {
             self.give_up_reserve();
         }
+        // What a refused append could not take back is not the log's.
+        let sync = |e| io_error(log, "sync", e);
+        if self.file.metadata().map_err(sync)?.len() > before.len {
+            self.file.set_len(before.len).map_err(sync)?;
+        }
         // The bytes first: a state that says more than the file would be a lie after a crash.
-        self.file.sync_data().map_err(|e| io_error(log, "sync", e))?;
+        self.file.sync_data().map_err(sync)?;
         if let Some(ring) = ring.as_ref().filter(|_| !sealed) {
-            ring.sync().map_err(|e| io_error(log, "sync", e))?;
+            ring.sync().map_err(sync)?;
         }
         // Nobody else pushes while we write; a copy lets others look lines up meanwhile.
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -510,6 +510,20 @@ async fn what_many_followers_read_is_read_once() {
 }
 
 #[tokio::test]
+async fn what_a_refused_append_could_not_take_back_is_not_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (FsLogs::new(dir.path()), FsLogs::new(dir.path()));
+    store.open(&id()).await.unwrap();
+    store.append(&id(), 0, Bytes::from_static(b"line\n")).await.unwrap();
+    // As a disk leaves it that refuses the rest and the way back.
+    let file = fs::OpenOptions::new().write(true).open(dir.path().join("job.log")).unwrap();
+    file.write_all_at(b"half a li", 5).unwrap();
+    store.seal(&id(), &LogState::default()).await.unwrap();
+    assert_eq!(other.stat(&id()).await.unwrap().len, 5);
+    assert_eq!(fs::read(dir.path().join("job.log")).unwrap(), b"line\n");
+}
+
+#[tokio::test]
 async fn nobody_is_watched_for_who_does_not_wait() {
     let dir = tempfile::tempdir().unwrap();
     let (store, other) = (FsLogs::new(dir.path()), FsLogs::new(dir.path()));
