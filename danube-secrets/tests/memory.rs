@@ -9,10 +9,10 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use danube_core::{JobId, NoAudit, SecretBytes, SystemClock};
+use danube_core::{JobId, NoAudit, SecretBytes, StreamFilter, SystemClock};
 use danube_secrets::{
-    FileVault, Keyring, SealingKey, SecretKey, SecretOwner, SecretService, SecretServiceOptions,
-    SecretVault,
+    FileVault, Keyring, Needles, SealingKey, SecretKey, SecretOwner, SecretService,
+    SecretServiceOptions, SecretVault,
 };
 
 const MASK: u8 = 0xa5;
@@ -119,6 +119,23 @@ fn after_the_end_of_its_job_no_copy_of_a_secret_is_in_this_process() {
     drop(given);
     drop(loaded);
     assert_eq!(masked.copies(&mut buffer), 0, "left by loading, giving and ending");
+
+    // Masked in a stream: in pieces, with a pause in it, and held back at the end.
+    let loaded = runtime.block_on(service.load(&job, &owner, std::slice::from_ref(&key))).unwrap();
+    let given = runtime.block_on(service.get(&job, &key)).unwrap();
+    let needles = Needles::new([given.clone()]).unwrap();
+    assert!(masked.copies(&mut buffer) > 1, "the search does not find what is masked");
+    let (mut redactor, mut out) = (needles.redactor(), Vec::new());
+    let (first, rest) = given.expose().split_at(LEN / 2);
+    for _ in 0..100 {
+        redactor.push(first, &mut out);
+        redactor.idle(&mut out);
+        redactor.push(rest, &mut out);
+    }
+    needles.add(["another one".into()]).unwrap();
+    redactor.push(&given.expose()[..LEN - 1], &mut out);
+    drop((redactor, needles, given, loaded));
+    assert_eq!(masked.copies(&mut buffer), 0, "left by masking");
 
     let loaded = runtime.block_on(service.load(&job, &owner, std::slice::from_ref(&key))).unwrap();
     assert_eq!(service.clear(&job), 1);
