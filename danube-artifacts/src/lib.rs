@@ -36,7 +36,7 @@ mod sign;
 mod stream;
 #[cfg(feature = "store")]
 mod sweep;
-#[cfg(feature = "store")]
+#[cfg(feature = "attest")]
 mod upload;
 #[cfg(feature = "attest")]
 pub mod verify;
@@ -71,7 +71,7 @@ pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 pub use stream::{bytes_stream, counted_stream, file_stream};
 #[cfg(feature = "store")]
 pub use sweep::ArtifactSweep;
-#[cfg(feature = "store")]
+#[cfg(feature = "attest")]
 pub use upload::{
     DEFAULT_PART_BYTES, MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES, Part, UploadId, UploadSessions,
     UploadState,

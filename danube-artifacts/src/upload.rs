@@ -26,6 +26,7 @@ pub const MAX_PARTS: u32 = 100_000;
 pub struct UploadId(String);
 
 impl UploadId {
+    #[cfg(feature = "store")]
     pub(crate) fn random() -> std::io::Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(std::io::Error::other)?;
@@ -201,6 +202,7 @@ impl<T: UploadSessions + ?Sized> UploadSessions for Arc<T> {
 }
 
 /// What every backend refuses in the same way.
+#[cfg(feature = "store")]
 pub(crate) fn check_begin(
     key: &BlobKey,
     options: &PutOptions,
@@ -214,6 +216,7 @@ pub(crate) fn check_begin(
 }
 
 /// What every backend refuses in the same way.
+#[cfg(feature = "store")]
 pub(crate) fn check_part(state: &UploadState, number: u32, len: usize) -> Result<(), Error> {
     let refused = |reason: String| Error::Part { id: state.id.clone(), number, reason };
     if state.stored.is_some() {
@@ -236,6 +239,7 @@ pub(crate) fn check_part(state: &UploadState, number: u32, len: usize) -> Result
 }
 
 /// How many bytes the parts make, unless one is missing or too short.
+#[cfg(feature = "store")]
 pub(crate) fn check_whole(state: &UploadState) -> Result<u64, Error> {
     let refused =
         |number: u32, reason: String| Error::Part { id: state.id.clone(), number, reason };

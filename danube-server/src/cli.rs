@@ -112,7 +112,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
     pub(crate) owner: SecretOwner,
 
-    /// The repository that is built, for the provenance: git+https://git.example.com/a/b
+    /// The repository that is built, for the provenance: `git+https://git.example.com/a/b`
     #[arg(long, value_name = "URL", requires = "commit")]
     pub(crate) repository: Option<String>,
 
