@@ -88,14 +88,14 @@ async fn step(writer: &LogWriter, name: &str, needles: Option<&Needles>) -> Step
     step.await.expect("a step")
 }
 
-/// Writes the input, shared out to some steps, and returns how long it took to the last acknowledgement, with the fsync too,
-/// and how long the log is.
+/// Writes the input, shared out to some steps, and returns how long it took to the last acknowledgement, how long with the
+/// fsync, and what the log is.
 async fn write(
     dir: &Path,
     input: &Arc<Vec<u8>>,
     steps: usize,
     needles: Option<&Needles>,
-) -> (Duration, Duration, u64) {
+) -> (Duration, Duration, Vec<u8>) {
     let (store, writer) = begin(dir, Durability::Seal).await;
     let begun = Instant::now();
     let mut tasks = Vec::new();
@@ -114,22 +114,19 @@ async fn write(
         task.await.expect("written");
     }
     let acknowledged = begun.elapsed();
-    let len = writer.seal().await.expect("sealed").len;
+    writer.seal().await.expect("sealed");
     let sealed = begun.elapsed();
+    let log = std::fs::read(dir.join("bench.log")).expect("readable");
     store.delete(&job()).await.expect("deleted");
-    (acknowledged, sealed, len)
+    (acknowledged, sealed, log)
 }
 
-fn write_raw(dir: &Path, len: u64) -> (Duration, Duration) {
-    let block = vec![b'x'; CHUNK_BYTES];
+fn write_raw(dir: &Path, log: &[u8]) -> (Duration, Duration) {
     let path = dir.join("raw");
     let mut file = File::create(&path).expect("a file");
     let begun = Instant::now();
-    let mut left = usize::try_from(len).expect("fits");
-    while left > 0 {
-        let len = left.min(CHUNK_BYTES);
-        file.write_all(&block[..len]).expect("written");
-        left -= len;
+    for block in log.chunks(CHUNK_BYTES) {
+        file.write_all(block).expect("written");
     }
     let written = begun.elapsed();
     file.sync_data().expect("synced");
@@ -162,7 +159,7 @@ fn shares(runtime: &tokio::runtime::Runtime, dir: &Path) {
         let mut figures: [Vec<f64>; 6] = Default::default();
         for round in 0..=ROUNDS {
             let (acknowledged, sealed, out) = runtime.block_on(write(dir, &input, steps, needles));
-            let (written, synced) = write_raw(dir, out);
+            let (written, synced) = write_raw(dir, &out);
             if round == 0 {
                 continue;
             }

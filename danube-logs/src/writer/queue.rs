@@ -26,7 +26,7 @@ pub(super) const NOTES_AFTER_TRUNCATION: u32 = 100;
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     /// Told whenever the store has taken a batch, or refused it.
-    carried: Notify,
+    taken: Notify,
     /// The same as in `inner`, readable without waiting: what is dropped is not formatted either.
     full: AtomicBool,
 }
@@ -156,7 +156,7 @@ impl Queue {
                 untold,
                 spare: Vec::new(),
             }),
-            carried: Notify::new(),
+            taken: Notify::new(),
             full: AtomicBool::new(full),
         }
     }
@@ -225,7 +225,7 @@ impl Shared {
     /// Waits until there is room.
     pub(super) async fn room(self: &Arc<Self>) {
         loop {
-            let carried = self.queue.carried.notified();
+            let taken = self.queue.taken.notified();
             {
                 let inner = self.queue.lock();
                 if inner.next.head.len() + inner.next.tail.len() < MAX_QUEUED_BYTES {
@@ -233,7 +233,7 @@ impl Shared {
                 }
                 self.carry(inner);
             }
-            carried.await;
+            taken.await;
         }
     }
 
@@ -411,7 +411,7 @@ impl Drop for Carrier {
             inner.waiting.clear();
             inner.next.waiters.clear();
             drop(inner);
-            self.shared.queue.carried.notify_waiters();
+            self.shared.queue.taken.notify_waiters();
         }
     }
 }
@@ -439,6 +439,8 @@ impl Carrier {
                 inner.carrying = Some(batch.head.len());
                 (batch, inner.len)
             };
+            // There is room from now on, not only when the store is done with this.
+            shared.queue.taken.notify_waiters();
             let Batch { head, tail, parts, closing, .. } = batch;
             let (head, tail) = (Bytes::from(head), Bytes::from(tail));
             let stored = self.store(at, &head, &tail, closing.is_some()).await;
@@ -459,8 +461,6 @@ impl Carrier {
                 inner.spare = used.into();
                 inner.spare.clear();
             }
-            drop(inner);
-            shared.queue.carried.notify_waiters();
             if self.is_done {
                 return;
             }
