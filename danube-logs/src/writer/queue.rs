@@ -12,12 +12,13 @@ use super::{Durability, Keep, Shared, TRUNCATED, extend};
 use crate::line::Omitted;
 use crate::{Error, LogState, StepRange};
 
-/// How much may wait while the store is busy; whoever writes more waits, too. With what is on its way and what
-/// is being put into lines this bounds the memory of one log to a few megabytes, whatever a command writes.
-const MAX_QUEUED_BYTES: usize = 256 * 1024;
+/// How much may wait while the store is busy; whoever writes more waits, too. Many chunks share the way to the disk and
+/// back, which costs as much as writing 100 KiB. With what is on its way and what is being put into lines this bounds
+/// the memory of one log to some megabytes.
+const MAX_QUEUED_BYTES: usize = 768 * 1024;
 
 /// A buffer that a flood of short lines made larger than this is not used again.
-const MAX_SPARE_BYTES: usize = 1024 * 1024;
+const MAX_SPARE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Notes that may follow a truncation: enough to say how the job ended, too few to matter.
 pub(super) const NOTES_AFTER_TRUNCATION: u32 = 100;

@@ -207,7 +207,7 @@ impl StepWriter {
     }
 
     /// Takes what the command wrote, as [`write`](Self::write) does, and does not wait for the store but where it is
-    /// behind by 256 KiB: so the next chunk is read, redacted and cut into lines while the one before is being
+    /// behind by 768 KiB: so the next chunk is read, redacted and cut into lines while the one before is being
     /// written. No timer is involved; the lines are on their way when this returns.
     ///
     /// The offset that it returns is what is acknowledged so far. [`flush`](Self::flush) waits for the rest.
