@@ -17,7 +17,7 @@ use danube_logs::{
 /// Ordinarily; `DANUBE_TEST_KILLS` says another number.
 const KILLS: usize = 60;
 
-const STEPS: [&str; 4] = ["a", "b", "c", "d"];
+const STEPS: [&str; 5] = ["a", "b", "c", "d", "build"];
 
 fn id() -> JobId {
     "job".parse().expect("a good id")
@@ -56,7 +56,8 @@ async fn the_writing_process() {
     let clock = Arc::new(SystemClock);
     let writer = LogWriter::create(store, id(), clock, options(round)).await.unwrap();
     let mut tasks = Vec::new();
-    for name in STEPS {
+    for name in &STEPS[..4] {
+        let name = *name;
         let step = begin(&writer, name).await;
         tasks.push(tokio::spawn(async move {
             for number in 0..1500 {
@@ -92,8 +93,8 @@ async fn text(store: &dyn LogStore) -> Vec<u8> {
 }
 
 /// Each step's numbers, in the order in which they stand; how many lines the log says are missing; how many were cut off.
-fn read(text: &[u8]) -> ([Vec<usize>; 4], u64, usize) {
-    let (mut numbers, mut omitted, mut cut) = ([const { Vec::new() }; 4], 0, 0);
+fn read(text: &[u8]) -> ([Vec<usize>; 5], u64, usize) {
+    let (mut numbers, mut omitted, mut cut) = ([const { Vec::new() }; 5], 0, 0);
     let lines: Vec<&[u8]> = text.split_inclusive(|&b| b == b'\n').collect();
     for (at, line) in lines.iter().enumerate() {
         let next = lines.get(at + 1).and_then(|line| parse_line(line));
@@ -139,7 +140,7 @@ async fn what_was_acknowledged_survives_the_death_of_the_process() {
         let out = BufReader::new(child.stdout.take().unwrap());
         // Killed after so many acknowledgements: at another moment each time, the first ones and the seal included.
         let after = (round * 104_729) % 6_500;
-        let mut acks: [Option<usize>; 4] = [None; 4];
+        let mut acks: [Option<usize>; 5] = [None; 5];
         let mut was_sealed = false;
         let (mut seen, mut last_ack) = (0, None);
         for line in out.lines() {
@@ -161,7 +162,7 @@ async fn what_was_acknowledged_survives_the_death_of_the_process() {
         child.wait().unwrap();
         let store = Arc::new(FsLogs::new(dir.path()));
         let Ok(stat) = store.stat(&id()).await else {
-            assert_eq!(acks, [None; 4], "killed before there was a log");
+            assert_eq!(acks, [None; 5], "killed before there was a log");
             continue;
         };
         if stat.phase == LogPhase::Sealed {
@@ -212,70 +213,109 @@ async fn what_was_acknowledged_survives_the_death_of_the_process() {
     assert!(acknowledged > 0);
 }
 
-/// Every position in the log at which a file may not grow any more, also within a line and in the state.
+/// Every seventh byte at which a file may not grow any more, within a line, in the state, and in the ring behind a full
+/// head.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_size_limit_is_a_typed_error_at_every_position() {
-    for limit in (0..600).step_by(7) {
-        let dir = tempfile::tempdir().unwrap();
-        // `prlimit` sets what a shell cannot: bytes. SIGXFSZ is ignored, as the documentation asks of a host.
-        let done = Command::new("sh")
-            .arg("-c")
-            .arg(format!(
-                "trap '' XFSZ; exec prlimit --fsize={limit} \"$0\" --ignored --exact the_limited_process"
-            ))
-            .arg(std::env::current_exe().unwrap())
-            .env("DANUBE_TEST_LOGS", dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(done.success(), "limit {limit}");
-        let store: Arc<dyn LogStore> = Arc::new(FsLogs::new(dir.path()));
-        let Ok(stat) = store.stat(&id()).await else { continue };
-        assert!(stat.len <= limit, "limit {limit}: {stat:?}");
-        let text = text(&*store).await;
-        assert!(
-            text.is_empty() || text.ends_with(b"\n"),
-            "limit {limit}: {:?}",
-            text.escape_ascii()
-        );
-        for line in text.split_inclusive(|&b| b == b'\n') {
-            assert!(parse_line(line).is_some(), "limit {limit}: {:?}", line.escape_ascii());
+    for (keep, limits) in [("head", 0..600), ("head and tail", 0..900)] {
+        for limit in limits.step_by(7) {
+            let dir = tempfile::tempdir().unwrap();
+            // `prlimit` sets what a shell cannot: bytes. SIGXFSZ is ignored, as the documentation asks of a host.
+            let done = Command::new("sh")
+                .arg("-c")
+                .arg(format!(
+                    "trap '' XFSZ; exec prlimit --fsize={limit} \"$0\" --ignored --exact the_limited_process"
+                ))
+                .arg(std::env::current_exe().unwrap())
+                .env("DANUBE_TEST_LOGS", dir.path())
+                .env("DANUBE_TEST_KEEP", keep)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(done.success(), "{keep}, limit {limit}");
+            let store: Arc<dyn LogStore> = Arc::new(FsLogs::new(dir.path()));
+            if let Ok(stat) = store.stat(&id()).await {
+                assert!(stat.len <= limit, "{keep}, limit {limit}: {stat:?}");
+            }
         }
     }
 }
 
-/// Not a test: writes until it is refused, and says how.
+/// A disk that is full at every page of a log.
+#[test]
+fn a_full_disk_is_a_typed_error_at_every_page() {
+    for pages in 56..96 {
+        let dir = tempfile::tempdir().unwrap();
+        // A mount of our own, as root or as the root of a user namespace.
+        let script = format!(
+            "mount -t tmpfs -o size={}k tmpfs \"$1\" && exec \"$0\" --ignored --exact the_limited_process",
+            4 * pages + 4
+        );
+        let is_root = rustix::process::geteuid().is_root();
+        let namespaces: &[&str] =
+            if is_root { &["--mount"] } else { &["--mount", "--user", "--map-root-user"] };
+        let done = Command::new("unshare")
+            .args(namespaces)
+            .args(["sh", "-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .arg(dir.path())
+            .env("DANUBE_TEST_LOGS", dir.path())
+            .env("DANUBE_TEST_KEEP", if pages % 2 == 0 { "head" } else { "head and tail" })
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{pages} pages: {done:?}");
+    }
+}
+
+/// Not a test: writes until it is refused, says how, and reads what is there.
 #[tokio::test]
-#[ignore = "run by a_file_size_limit_is_a_typed_error_at_every_position"]
+#[ignore = "run by a_file_size_limit and a_full_disk"]
 #[expect(clippy::disallowed_methods, reason = "how a test tells its other process what to do")]
 async fn the_limited_process() {
     let Some(dir) = std::env::var_os("DANUBE_TEST_LOGS") else { return };
+    let mut options = LogOptions::default();
+    if std::env::var("DANUBE_TEST_KEEP").unwrap() == "head and tail" {
+        let keep = Keep::HeadAndTail { tail_bytes: 400 };
+        options = options.with_max_log_bytes(700).with_keep(keep);
+    }
     let store: Arc<dyn LogStore> = Arc::new(FsLogs::new(Path::new(&dir)));
     let is_refusal = |error: &danube_logs::Error| {
         assert_eq!(error.class(), danube_core::ErrorClass::Exhausted, "{error}");
         assert!(error.to_string().contains("log of job job"), "{error}");
     };
     let clock = Arc::new(SystemClock);
-    let writer = match LogWriter::create(store.clone(), id(), clock, LogOptions::default()).await {
+    let writer = match LogWriter::create(store.clone(), id(), clock, options).await {
         Ok(writer) => writer,
         // No room even for what is reserved.
         Err(error) => return is_refusal(&error),
     };
     let step = begin(&writer, "build").await;
-    let mut acknowledged = 0;
-    for number in 0..100 {
-        match step.write(OutputStream::Stdout, format!("line {number}\n").as_bytes()).await {
+    let (mut refused, mut acknowledged) = (0, 0);
+    for number in 0..3000 {
+        let line = format!("{number} {}\n", "x".repeat(length_of(number)));
+        match step.write(OutputStream::Stdout, line.as_bytes()).await {
             Ok(len) => acknowledged = len,
-            Err(error) => is_refusal(&error),
+            Err(error) => {
+                is_refusal(&error);
+                refused += 1;
+            }
         }
         assert_eq!(store.stat(&id()).await.unwrap().len, acknowledged);
+        if refused == 5 {
+            break;
+        }
     }
     if let Err(error) = step.finish().await {
         is_refusal(&error);
     }
     match tokio::time::timeout(Duration::from_secs(20), writer.seal()).await.unwrap() {
-        Ok(sealed) => assert!(sealed.truncated),
+        Ok(sealed) => assert_eq!(sealed.truncated, sealed.omitted_lines > 0),
         Err(error) => is_refusal(&error),
     }
+    let text = text(&*store).await;
+    assert!(text.is_empty() || text.ends_with(b"\n"), "{:?}", text.escape_ascii());
+    // Whole lines, in order.
+    let (numbers, ..) = read(&text);
+    assert!(numbers.iter().all(|numbers| numbers.is_sorted_by(|a, b| a < b)));
 }

@@ -12,6 +12,8 @@ const TEST_TOOLS: &[(&str, &str)] = &[
     ("git", "git"),
     ("flock", "util-linux"),
     ("mount", "mount"),
+    ("unshare", "util-linux"),
+    ("prlimit", "util-linux"),
     ("tar", "tar"),
     ("bsdtar", "libarchive-tools"),
     ("strace", "strace"),

@@ -62,12 +62,9 @@ fn body_of(seed: u64, len: usize) -> ByteStream {
     Box::pin(futures_util::stream::iter(chunks))
 }
 
+/// Without an I/O driver, which is woken by a `write`: one that failed would be the runtime's, not the put's.
 pub(super) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
 }
 
 /// Brings the thread that puts beyond the count of the others.
