@@ -16,8 +16,8 @@ use crate::{Error, LineFormat, LineSource, LogState, LogStore, MAX_LINE_BYTES, S
 /// What a log keeps by default: 50 MiB.
 pub const DEFAULT_MAX_LOG_BYTES: u64 = 50 * 1024 * 1024;
 
-/// The most of a log's end that [`Keep::HeadAndTail`] can keep: it is held in memory for a moment when
-/// the log is sealed.
+/// The most of a log's end that [`Keep::HeadAndTail`] can keep: when the log is sealed up to three times as much is held in
+/// memory for a moment.
 pub const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How the line begins that ends a log which reached its limit.

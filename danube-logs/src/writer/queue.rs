@@ -20,6 +20,10 @@ const MAX_QUEUED_BYTES: usize = 768 * 1024;
 /// A buffer that a flood of short lines made larger than this is not used again.
 const MAX_SPARE_BYTES: usize = 2 * 1024 * 1024;
 
+/// What is told of a batch that nobody knows the fate of.
+const DROPPED: &str =
+    "its runtime was shut down, or the store panicked, while it was being written";
+
 /// Notes that may follow a truncation: enough to say how the job ended, too few to matter.
 pub(super) const NOTES_AFTER_TRUNCATION: u32 = 100;
 
@@ -374,9 +378,7 @@ impl Shared {
     async fn told(&self, answer: Answer) -> Result<u64, Error> {
         match answer.await {
             Ok(answer) => answer,
-            Err(_) => {
-                Err(self.refused(io::Error::other("the runtime that wrote it was shut down")))
-            }
+            Err(_) => Err(self.refused(io::Error::other(DROPPED))),
         }
     }
 
@@ -390,7 +392,7 @@ impl Shared {
             inner.carrying = Some(0);
             // A runtime that shuts down drops the task here and now, and that looks into the queue.
             drop(inner);
-            tokio::spawn(Carrier { shared: self.clone(), is_done: false }.run());
+            tokio::spawn(Carrier { shared: self.clone(), is_done: false, steps: Vec::new() }.run());
         }
     }
 }
@@ -400,15 +402,22 @@ struct Carrier {
     shared: Arc<Shared>,
     /// Whether it has ended by itself. What the queue says of a carrier is then of the next one.
     is_done: bool,
+    /// Whose lines are in the batch on its way.
+    steps: Vec<usize>,
 }
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // A runtime that shuts down drops it on its way, or the store has panicked: whoever waits is told, and the
-        // next one to wait starts another.
+        // A runtime that shuts down drops it on its way, or the store has panicked: whoever waits is told, who did
+        // not wait hears of it at the next call, and the next one to wait starts another.
         if !self.is_done {
             let mut inner = self.shared.queue.lock();
             inner.carrying = None;
+            for step in std::mem::take(&mut self.steps) {
+                if inner.waiting.iter().all(|waiter| waiter.step != Some(step)) {
+                    inner.untold[step] = Some(self.shared.refused(io::Error::other(DROPPED)));
+                }
+            }
             inner.waiting.clear();
             inner.next.waiters.clear();
             drop(inner);
@@ -440,6 +449,7 @@ impl Carrier {
                 inner.carrying = Some(batch.head.len());
                 (batch, inner.len)
             };
+            self.steps = batch.parts.iter().filter_map(|part| part.step).collect();
             // There is room from now on, not only when the store is done with this.
             shared.queue.taken.notify_waiters();
             let Batch { head, tail, parts, closing, .. } = batch;

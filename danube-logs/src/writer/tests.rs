@@ -283,6 +283,7 @@ impl LogStore for Failing {
         self.inner.open(log).await
     }
     async fn append(&self, log: &JobId, at: u64, bytes: Bytes) -> Result<u64, Error> {
+        assert!(memchr::memmem::find(&bytes, b"the store panics").is_none(), "as the test asks");
         self.change(log)?;
         self.longest.fetch_max(bytes.len(), Ordering::Relaxed);
         self.inner.append(log, at, bytes).await
@@ -387,6 +388,24 @@ async fn who_does_not_wait_hears_of_a_refused_write_at_the_next_call_and_nobody_
     b.finish().await.unwrap();
     let sealed = writer.seal().await.unwrap();
     assert_eq!((sealed.omitted_lines, sealed.omitted_bytes), (1, 5));
+    assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"kept\nkept too\n");
+}
+
+#[tokio::test]
+async fn a_batch_whose_fate_nobody_knows_is_told_to_those_whose_it_was() {
+    let store: Arc<dyn LogStore> = Failing::over(MemoryLogs::new(), usize::MAX);
+    let writer = writer(&store, LogOptions::default()).await;
+    let (a, b) = (step(&writer, "a").await, step(&writer, "b").await);
+    a.feed(OutputStream::Stdout, b"the store panics\n").await.unwrap();
+    tokio::task::yield_now().await;
+    b.write(OutputStream::Stdout, b"kept\n").await.unwrap();
+    let told = a.feed(OutputStream::Stdout, b"kept too\n").await.unwrap_err();
+    assert!(told.to_string().contains("the store panicked"), "{told}");
+    a.flush().await.unwrap();
+    let told = a.write(OutputStream::Stdout, b"the store panics\n").await.unwrap_err();
+    assert!(told.to_string().contains("the store panicked"), "{told}");
+    a.flush().await.expect("who waited was told once");
+    writer.seal().await.unwrap();
     assert_eq!(rebuilt(&text(&store).await, crate::LineSource::Stdout), b"kept\nkept too\n");
 }
 
