@@ -95,11 +95,14 @@ pub enum LostReason {
     Collect,
     /// Its artifacts could not be signed.
     Sign,
+    /// How it went on could not be recorded.
+    Record,
 }
 
 names!(LostReason, "lost reason",
     OwnerDied => "owner_died", Connection => "connection", LogWrite => "log_write",
-    NotStarted => "not_started", Collect => "collect", Sign => "sign");
+    NotStarted => "not_started", Collect => "collect", Sign => "sign",
+    Record => "record");
 
 /// One of the two streams a command writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -161,7 +161,7 @@ impl JobRunner {
     /// # Errors
     ///
     /// Before anything is recorded those of [`JobSpec::validate`]. [`Error::Record`] when the record of
-    /// the job cannot be written: the job is then left to [`recover`](crate::recover).
+    /// the job cannot be written, its end included: the job is then left to [`recover`](crate::recover).
     /// [`Error::Log`] when another process owns the log, which it does when it took this one for dead.
     ///
     /// # Cancel safety
@@ -431,7 +431,9 @@ impl Run<'_> {
         Ok(Outcome { job, artifacts: Vec::new(), log_digest })
     }
 
-    /// The record cannot be written: leaves the job as it is, with a log that says so.
+    /// The record of the job could not be written: ends it with a log that says so. The seal gives up the
+    /// room that was set aside for the log, and on a full disk the terminal state needs just that; where it
+    /// cannot be written either the job is left as it is.
     async fn give_up(
         &self,
         log: LogWriter,
@@ -440,19 +442,16 @@ impl Run<'_> {
     ) -> Result<Outcome, Error> {
         let why = format!("the record of the job could not be written: {}", told(&error));
         let _ = log.note(&self.needles.redact_str(&why)).await;
-        let sealed = log.seal().await;
+        let sealed = log.seal().await.ok();
         self.discard(&mut kept).await;
-        match self.parts.jobs.get(&self.spec.id).await {
-            // It was refused because somebody else ended the job: that is its end.
-            Ok(job) if job.state.is_terminal() => {
-                let log_digest = match sealed {
-                    Ok(sealed) => self.log_digest(sealed.len).await.ok(),
-                    Err(_) => None,
-                };
-                Ok(Outcome { job, artifacts: Vec::new(), log_digest })
-            }
-            _ => Err(self.record_error(error)),
-        }
+        let digest = match &sealed {
+            Some(sealed) => self.log_digest(sealed.len).await.ok(),
+            None => None,
+        };
+        let lost = Verdict::lost(LostReason::Record, why);
+        let outcome = self.conclude(lost, sealed.as_ref(), digest).await;
+        // The first refusal says what is wrong, the second only that it still is.
+        outcome.map_err(|_| self.record_error(error))
     }
 
     async fn move_to(&self, state: JobState) -> Result<(), danube_store::Error> {

@@ -775,17 +775,37 @@ async fn a_job_that_others_ended_ends_here_too() {
     assert_eq!(house.logs.stat(&job()).await.unwrap().phase, LogPhase::Sealed);
 }
 
+/// The records of a job that cannot be written, one by one: once, or from then on.
+const RECORDS: [&str; 3] =
+    ["job transition starting", "job step one running", "job step one succeeded"];
+
 #[tokio::test(start_paused = true)]
-async fn a_record_that_cannot_be_written_is_an_error_and_the_log_says_so() {
-    for fault in ["job transition starting", "job step one running", "job step one succeeded"] {
+async fn a_record_that_could_not_be_written_loses_the_job_and_the_log_says_so() {
+    for fault in RECORDS {
         let house = House::new([Script::new()]);
         house.diary.fail_when(move |what| what == fault);
+        let outcome = house.run(house.spec(&["one"])).await;
+        assert_eq!(outcome.job.lost_reason, Some(LostReason::Record), "{fault}");
+        assert_eq!(outcome.job.log_bytes, house.log().await.len() as u64, "{fault}");
+        let log = house.log().await;
+        assert!(log.contains("[danube] the record of the job could not be written: "), "{log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_written_any_more_are_an_error() {
+    for fault in RECORDS {
+        let house = House::new([Script::new()]);
+        let broken = AtomicBool::new(false);
+        house.diary.fail_when(move |what| {
+            let breaks = broken.load(Ordering::Relaxed) || what == fault;
+            broken.store(breaks, Ordering::Relaxed);
+            breaks && what.starts_with("job ")
+        });
         let failed =
             house.runner().run(house.spec(&["one"]), CancellationToken::new(), quiet()).await;
         assert_eq!(failed.unwrap_err().class(), ErrorClass::Exhausted, "{fault}");
         assert_eq!(house.logs.stat(&job()).await.unwrap().phase, LogPhase::Sealed, "{fault}");
-        let log = house.log().await;
-        assert!(log.contains("[danube] the record of the job could not be written: "), "{log}");
         assert!(!house.jobs.get(&job()).await.unwrap().state.is_terminal(), "{fault}");
     }
 }

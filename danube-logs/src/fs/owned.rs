@@ -127,8 +127,17 @@ impl Owned {
         self.growth.send_replace(());
     }
 
-    fn give_up_reserve(&self) {
-        self.reserve.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn reserve(&self) -> MutexGuard<'_, Option<Reserve>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for what is to be said about a write that found none.
+    fn use_reserve(&self, refused: &io::Error) {
+        if ErrorClass::of_io(refused) == ErrorClass::Exhausted
+            && let Some(reserve) = &mut *self.reserve()
+        {
+            reserve.give_some();
+        }
     }
 
     pub(super) fn append(&self, log: &JobId, at: u64, bytes: &Bytes) -> Result<u64, Error> {
@@ -143,9 +152,7 @@ impl Owned {
         if let Err(source) = self.file.write_all_at(bytes, at) {
             // All or nothing. Where even this fails, the next append writes over it.
             let _ = self.file.set_len(at);
-            if ErrorClass::of_io(&source) == ErrorClass::Exhausted {
-                self.give_up_reserve();
-            }
+            self.use_reserve(&source);
             return Err(io_error(log, "write", source));
         }
         self.index.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
@@ -184,9 +191,7 @@ impl Owned {
             ring.append(lines, output, keep)
         };
         append(&mut ring).map_err(|source| {
-            if ErrorClass::of_io(&source) == ErrorClass::Exhausted {
-                self.give_up_reserve();
-            }
+            self.use_reserve(&source);
             io_error(log, "write", source)
         })
     }
@@ -218,7 +223,7 @@ impl Owned {
         }
         let sealed = phase == LogPhase::Sealed;
         if sealed {
-            self.give_up_reserve();
+            self.reserve().take();
         }
         // What a refused append could not take back is not the log's.
         let sync = |e| io_error(log, "sync", e);

@@ -1,6 +1,6 @@
 //! Room that is set aside while a log is written: on a full disk the last words must fit.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,18 @@ use rustix::io::Errno;
 
 /// Enough for a state, some notes, and the few pages that a database writes for a verdict.
 const RESERVE_BYTES: u64 = 256 * 1024;
+/// Given up for each write that found no room, so that notes about it fit.
+const STEP_BYTES: u64 = 64 * 1024;
+/// Kept whatever is refused: the lines that go on coming would take it, and the verdict comes last.
+const KEPT_BYTES: u64 = 128 * 1024;
 
 /// A file that only takes room. Dropping it gives the room back.
 #[derive(Debug)]
-pub(super) struct Reserve(PathBuf);
+pub(super) struct Reserve {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
 
 fn path(dir: &Path, log: &JobId) -> PathBuf {
     dir.join(format!(".reserve-{log}"))
@@ -22,26 +30,36 @@ fn path(dir: &Path, log: &JobId) -> PathBuf {
 
 impl Reserve {
     pub(super) fn create(dir: &Path, log: &JobId) -> io::Result<Self> {
-        let reserve = Self(path(dir, log));
+        let path = path(dir, log);
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(flags);
-        let mut file = options.open(&reserve.0)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES) {
+        let file = options.open(&path)?;
+        let mut reserve = Self { path, file, bytes: RESERVE_BYTES };
+        match fallocate(&reserve.file, FallocateFlags::empty(), 0, RESERVE_BYTES) {
             Ok(()) => {}
             // A file system that cannot set room aside has it taken.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                file.write_all(&vec![0; usize::try_from(RESERVE_BYTES).unwrap_or(0)])?;
+                let zeros = vec![0; usize::try_from(RESERVE_BYTES).unwrap_or(0)];
+                reserve.file.write_all(&zeros)?;
             }
             Err(e) => return Err(e.into()),
         }
         Ok(reserve)
     }
+
+    /// Gives some of the room back, unless little is left.
+    pub(super) fn give_some(&mut self) {
+        let bytes = self.bytes.saturating_sub(STEP_BYTES).max(KEPT_BYTES);
+        if bytes < self.bytes && self.file.set_len(bytes).is_ok() {
+            self.bytes = bytes;
+        }
+    }
 }
 
 impl Drop for Reserve {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
