@@ -3,18 +3,21 @@
 use std::fmt::{self, Debug, Display};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::{ArtifactName, BoxError, ByteRange, JobId, Sha256Digest, Timestamp};
 use futures_core::Stream;
 
-use crate::Error;
+use crate::{Access, Error, Link, LinkOptions, Tier};
 
 /// The directory of a job that holds what Danube adds to its artifacts.
 pub(crate) const METADATA_DIR: &str = ".danube";
 pub(crate) const PROVENANCE_FILE: &str = "provenance.json";
 pub(crate) const ENVELOPE_FILE: &str = "provenance.dsse.json";
+const RECORDS_FILE: &str = "metadata.json";
+const LOG_FILE: &str = "job.log";
 
 /// The largest blob unless somebody says otherwise: 5 GB (5,000,000,000 bytes).
 pub const DEFAULT_MAX_BYTES: u64 = 5_000_000_000;
@@ -33,6 +36,10 @@ pub enum BlobPart {
     Provenance,
     /// The job's provenance in its signed envelope.
     Envelope,
+    /// The records of the job's artifacts, for whoever reads the store without the index.
+    Records,
+    /// The job's sealed log, where it is kept beside the artifacts.
+    Log,
 }
 
 /// The key of a blob: its job, and its path below the job.
@@ -70,6 +77,24 @@ impl BlobKey {
         Self { job: job.clone(), part: BlobPart::Envelope }
     }
 
+    /// The key of the records of a job's artifacts: `<job>/.danube/metadata.json`.
+    #[must_use]
+    pub fn records(job: &JobId) -> Self {
+        Self { job: job.clone(), part: BlobPart::Records }
+    }
+
+    /// The key of a job's log: `<job>/.danube/job.log`.
+    #[must_use]
+    pub fn log(job: &JobId) -> Self {
+        Self { job: job.clone(), part: BlobPart::Log }
+    }
+
+    /// The keys of what Danube keeps once for a job, beside its artifacts.
+    #[cfg(feature = "store")]
+    pub(crate) fn of_job(job: &JobId) -> [Self; 4] {
+        [Self::provenance(job), Self::envelope(job), Self::records(job), Self::log(job)]
+    }
+
     /// The key with this path below its job; `None` where no key has it.
     #[must_use]
     pub fn from_path(job: &JobId, path: &str) -> Option<Self> {
@@ -77,6 +102,8 @@ impl BlobKey {
             None => BlobPart::Artifact(path.parse().ok()?),
             Some(PROVENANCE_FILE) => BlobPart::Provenance,
             Some(ENVELOPE_FILE) => BlobPart::Envelope,
+            Some(RECORDS_FILE) => BlobPart::Records,
+            Some(LOG_FILE) => BlobPart::Log,
             Some(other) => BlobPart::Signature(other.strip_suffix(".sig")?.parse().ok()?),
         };
         Some(Self { job: job.clone(), part })
@@ -102,6 +129,8 @@ impl BlobKey {
             BlobPart::Signature(name) => format!("{METADATA_DIR}/{name}.sig"),
             BlobPart::Provenance => format!("{METADATA_DIR}/{PROVENANCE_FILE}"),
             BlobPart::Envelope => format!("{METADATA_DIR}/{ENVELOPE_FILE}"),
+            BlobPart::Records => format!("{METADATA_DIR}/{RECORDS_FILE}"),
+            BlobPart::Log => format!("{METADATA_DIR}/{LOG_FILE}"),
         }
     }
 }
@@ -236,6 +265,36 @@ pub struct BlobStat {
     /// When it was stored, or a little later: a backend that shares equal bytes between keys may tell
     /// when they were shared last.
     pub modified_at: Timestamp,
+    /// Where it is kept; `Hot` in a backend without tiers.
+    pub tier: Tier,
+    /// Whether it can be read.
+    pub access: Access,
+}
+
+/// What a backend can do besides keeping bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BlobCapabilities {
+    /// [`BlobStore::set_tier`] and [`BlobStore::restore`] know more than `Hot`.
+    pub tiers: bool,
+    /// [`BlobStore::link`] makes links.
+    pub links: bool,
+}
+
+impl BlobCapabilities {
+    /// With tiers.
+    #[must_use]
+    pub const fn with_tiers(mut self) -> Self {
+        self.tiers = true;
+        self
+    }
+
+    /// With links.
+    #[must_use]
+    pub const fn with_links(mut self) -> Self {
+        self.links = true;
+        self
+    }
 }
 
 /// Bytes by key.
@@ -257,6 +316,9 @@ pub struct BlobStat {
 /// [`Error::InTheWay`]; a job's files cannot have such names in one tree either.
 #[async_trait]
 pub trait BlobStore: Debug + Display + Send + Sync + 'static {
+    /// What it can do besides keeping bytes.
+    fn capabilities(&self) -> BlobCapabilities;
+
     /// Stores what the body gives, to its end.
     ///
     /// # Errors
@@ -276,7 +338,8 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::OutOfRange`] for a range that begins at or beyond the end.
+    /// [`Error::NotFound`]; [`Error::OutOfRange`] for a range that begins at or beyond the end;
+    /// [`Error::Archived`] for a cold one that was not restored.
     async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error>;
 
     /// What is known about a blob.
@@ -296,6 +359,31 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
     /// freed nothing; so is one whose bytes another key shares.
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error>;
 
+    /// Moves a blob to a tier; one that is there already is a success. Its bytes stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Archived`] for a cold one that was not restored;
+    /// [`Error::Unsupported`] for another tier than `Hot` in a backend without tiers.
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), Error>;
+
+    /// Has a cold blob made readable for at least `keep_for`, counted in whole days, and tells how far that is.
+    /// Asked again while it is readable, it stays so for longer; one that is not cold is readable already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Invalid`] for more than a year.
+    async fn restore(&self, key: &BlobKey, keep_for: Duration) -> Result<Access, Error>;
+
+    /// Makes a link to one blob. What is put by it is there when the response has come, whole or not at all, and
+    /// never replaces anything. Nobody looks whether there is a blob to get.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for options that [`LinkOptions::validate`] refuses; [`Error::Unsupported`] in a backend
+    /// without links.
+    async fn link(&self, key: &BlobKey, options: &LinkOptions) -> Result<Link, Error>;
+
     /// Makes durable what was put with [`Durability::Deferred`] and has returned.
     async fn sync(&self) -> Result<(), Error>;
 
@@ -308,6 +396,10 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<T: BlobStore + ?Sized> BlobStore for Arc<T> {
+    fn capabilities(&self) -> BlobCapabilities {
+        (**self).capabilities()
+    }
+
     async fn put(
         &self,
         key: &BlobKey,
@@ -335,6 +427,18 @@ impl<T: BlobStore + ?Sized> BlobStore for Arc<T> {
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         (**self).delete(key).await
+    }
+
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), Error> {
+        (**self).set_tier(key, tier).await
+    }
+
+    async fn restore(&self, key: &BlobKey, keep_for: Duration) -> Result<Access, Error> {
+        (**self).restore(key, keep_for).await
+    }
+
+    async fn link(&self, key: &BlobKey, options: &LinkOptions) -> Result<Link, Error> {
+        (**self).link(key, options).await
     }
 
     async fn sync(&self) -> Result<(), Error> {

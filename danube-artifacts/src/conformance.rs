@@ -90,6 +90,8 @@ macro_rules! blob_store_conformance {
                 replacers_never_mix,
                 names_of_every_kind_are_kept_apart,
                 metadata_is_kept_apart_from_artifacts,
+                a_blob_stays_what_it_is_in_every_tier,
+                a_backend_without_tiers_or_links_says_so,
                 random_operations_agree_with_a_map,
             ]
         );

@@ -51,6 +51,20 @@ pub enum Error {
         /// The key.
         key: BlobKey,
     },
+    /// It is kept where nobody can read it at once.
+    #[error("{key} is archived: have it restored first")]
+    Archived {
+        /// The key.
+        key: BlobKey,
+    },
+    /// This backend cannot do that; its capabilities say so.
+    #[error("{backend} {what}")]
+    Unsupported {
+        /// The backend, as its `Display` names it.
+        backend: String,
+        /// What it has not, as a sentence about it: `have no tiers`.
+        what: &'static str,
+    },
     /// The body is longer than allowed.
     #[error("{key} is longer than the limit of {limit_bytes} bytes")]
     TooLarge {
@@ -207,10 +221,13 @@ impl Error {
                 ErrorClass::NotFound
             }
             Self::UploadBusy { .. } => ErrorClass::Unavailable,
+            Self::Unsupported { .. } => ErrorClass::Unsupported,
             Self::Part { .. } => ErrorClass::Conflict,
             Self::NotActive { state: ArtifactState::Deleted, .. } => ErrorClass::Gone,
             Self::NotActive { .. } => ErrorClass::Unavailable,
-            Self::Exists { .. } | Self::InTheWay { .. } => ErrorClass::Conflict,
+            Self::Exists { .. } | Self::InTheWay { .. } | Self::Archived { .. } => {
+                ErrorClass::Conflict
+            }
             Self::TooLarge { .. } | Self::TooMany { .. } | Self::NoSpace { .. } => {
                 ErrorClass::Exhausted
             }
@@ -234,6 +251,10 @@ impl Error {
     pub fn io(backend: &dyn std::fmt::Display, operation: String, source: io::Error) -> Self {
         let class = ErrorClass::of_io(&source);
         Self::Backend { backend: backend.to_string(), operation, class, source: source.into() }
+    }
+
+    pub(crate) fn unsupported(backend: &dyn std::fmt::Display, what: &'static str) -> Self {
+        Self::Unsupported { backend: backend.to_string(), what }
     }
 
     pub(crate) fn invalid(what: &'static str, value: &str, rule: impl Into<String>) -> Self {

@@ -485,10 +485,13 @@ pub(crate) async fn delete_artifact(
     Ok(freed)
 }
 
-/// Deletes the provenance of a job.
+/// Deletes what is kept once for a job, beside its artifacts.
 pub(crate) async fn delete_provenance(blobs: &dyn BlobStore, job: &JobId) -> Result<u64, Error> {
-    let payload = blobs.delete(&BlobKey::provenance(job)).await?;
-    Ok(payload + blobs.delete(&BlobKey::envelope(job)).await?)
+    let mut freed = 0;
+    for key in BlobKey::of_job(job) {
+        freed += blobs.delete(&key).await?;
+    }
+    Ok(freed)
 }
 
 /// The signature of `provenance.json/x` would need a directory where the provenance lies.

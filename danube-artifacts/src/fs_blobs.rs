@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use danube_core::{ByteRange, ErrorClass, JobId, Timestamp};
@@ -16,7 +17,11 @@ use rustix::io::Errno;
 
 use crate::intake::clamp;
 use crate::stream::range_stream;
-use crate::{Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, PutOptions, Stored, beneath};
+use crate::tier::restore_days;
+use crate::{
+    Access, Blob, BlobCapabilities, BlobKey, BlobStat, BlobStore, ByteStream, Error, Link,
+    LinkOptions, PutOptions, Stored, Tier, beneath,
+};
 
 mod pool;
 mod put;
@@ -126,6 +131,10 @@ impl fmt::Display for Inner {
 
 #[async_trait]
 impl BlobStore for FsBlobs {
+    fn capabilities(&self) -> BlobCapabilities {
+        BlobCapabilities::default()
+    }
+
     async fn put(
         &self,
         key: &BlobKey,
@@ -156,7 +165,8 @@ impl BlobStore for FsBlobs {
             let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
             // Not when its bytes were written, which may have been for another job long ago: a name
             // that comes or goes changes this time.
-            Ok(BlobStat { size_bytes, modified_at: Change::of(&stat).time() })
+            let modified_at = Change::of(&stat).time();
+            Ok(BlobStat { size_bytes, modified_at, tier: Tier::Hot, access: Access::Now })
         })
         .await
     }
@@ -209,6 +219,21 @@ impl BlobStore for FsBlobs {
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         let key = key.clone();
         self.blocking(move |inner| inner.delete(&key)).await
+    }
+
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), Error> {
+        self.stat(key).await?;
+        if tier == Tier::Hot { Ok(()) } else { Err(Error::unsupported(self, "have no tiers")) }
+    }
+
+    async fn restore(&self, key: &BlobKey, keep_for: Duration) -> Result<Access, Error> {
+        restore_days(keep_for)?;
+        Ok(self.stat(key).await?.access)
+    }
+
+    async fn link(&self, _key: &BlobKey, options: &LinkOptions) -> Result<Link, Error> {
+        options.validate()?;
+        Err(Error::unsupported(self, "have no links"))
     }
 
     async fn sync(&self) -> Result<(), Error> {

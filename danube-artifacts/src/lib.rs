@@ -24,6 +24,8 @@ mod index;
 mod intake;
 #[cfg(feature = "attest")]
 mod keys;
+#[cfg(feature = "attest")]
+mod link;
 #[cfg(feature = "store")]
 mod memory_blobs;
 #[cfg(feature = "attest")]
@@ -37,14 +39,16 @@ mod stream;
 #[cfg(feature = "store")]
 mod sweep;
 #[cfg(feature = "attest")]
+mod tier;
+#[cfg(feature = "attest")]
 mod upload;
 #[cfg(feature = "attest")]
 pub mod verify;
 
 #[cfg(feature = "attest")]
 pub use blob::{
-    Blob, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES, Durability,
-    PutMode, PutOptions, Stored,
+    Blob, BlobCapabilities, BlobKey, BlobPart, BlobStat, BlobStore, ByteStream, DEFAULT_MAX_BYTES,
+    Durability, PutMode, PutOptions, Stored,
 };
 #[cfg(feature = "attest")]
 pub use error::Error;
@@ -56,6 +60,8 @@ pub use fs_blobs::{DEFAULT_KEEP_FREE_BYTES, FsBlobs};
 pub use index::{ArtifactIndex, MemoryIndex};
 #[cfg(feature = "attest")]
 pub use keys::{KeyInfo, KeyRole, Opened, PublicKeys, SigningKey, SigningKeys};
+#[cfg(feature = "attest")]
+pub use link::{DEFAULT_LINK_LIFE, Link, LinkMethod, LinkOptions, MAX_LINK_LIFE};
 #[cfg(feature = "store")]
 pub use memory_blobs::MemoryBlobs;
 #[cfg(feature = "attest")]
@@ -71,6 +77,8 @@ pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 pub use stream::{bytes_stream, counted_stream, file_stream};
 #[cfg(feature = "store")]
 pub use sweep::ArtifactSweep;
+#[cfg(feature = "attest")]
+pub use tier::{Access, Tier};
 #[cfg(feature = "attest")]
 pub use upload::{
     DEFAULT_PART_BYTES, MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES, Part, UploadId, UploadSessions,

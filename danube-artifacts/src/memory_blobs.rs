@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -12,16 +13,39 @@ use futures_util::{StreamExt, stream};
 use sha2::{Digest as _, Sha256};
 
 use crate::intake::{Intake, clamp};
+use crate::tier::restore_days;
 use crate::upload::{check_begin, check_part, check_whole};
 use crate::{
-    Blob, BlobKey, BlobStat, BlobStore, ByteStream, Error, Part, PutMode, PutOptions, Stored,
-    UploadId, UploadSessions, UploadState, bytes_stream,
+    Access, Blob, BlobCapabilities, BlobKey, BlobStat, BlobStore, ByteStream, Error, Link,
+    LinkOptions, Part, PutMode, PutOptions, Stored, Tier, UploadId, UploadSessions, UploadState,
+    bytes_stream,
 };
 
-type Blobs = BTreeMap<BlobKey, (Bytes, Timestamp)>;
+type Blobs = BTreeMap<BlobKey, Held>;
+
+/// A blob that is held.
+#[derive(Debug, Clone)]
+struct Held {
+    bytes: Bytes,
+    modified_at: Timestamp,
+    tier: Tier,
+    /// How long a cold one can be read, if it was restored.
+    restored_until: Option<Timestamp>,
+}
+
+impl Held {
+    fn access(&self, now: Timestamp) -> Access {
+        match (self.tier, self.restored_until) {
+            (Tier::Hot | Tier::Warm, _) => Access::Now,
+            (Tier::Cold, Some(end)) if end > now => Access::Until(end),
+            (Tier::Cold, _) => Access::Archived,
+        }
+    }
+}
 
 /// A [`BlobStore`] in memory, for tests and small things: it holds every blob whole. Clones share
-/// their blobs; nothing survives the process.
+/// their blobs; nothing survives the process. Its tiers are names: what is cold has to be restored as anywhere else,
+/// which takes no time, and nothing is slower or cheaper.
 #[derive(Debug, Clone)]
 pub struct MemoryBlobs {
     blobs: Arc<Mutex<Blobs>>,
@@ -47,6 +71,10 @@ impl MemoryBlobs {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn held(&self, key: &BlobKey) -> Result<Held, Error> {
+        self.blobs().get(key).cloned().ok_or_else(|| Error::NotFound { key: key.clone() })
+    }
+
     fn blobs(&self) -> MutexGuard<'_, Blobs> {
         // Each change is one call on the map: a panic elsewhere leaves nothing half done.
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -67,6 +95,10 @@ impl fmt::Display for MemoryBlobs {
 
 #[async_trait]
 impl BlobStore for MemoryBlobs {
+    fn capabilities(&self) -> BlobCapabilities {
+        BlobCapabilities::default().with_tiers()
+    }
+
     async fn put(
         &self,
         key: &BlobKey,
@@ -82,7 +114,8 @@ impl BlobStore for MemoryBlobs {
             whole.extend_from_slice(&chunk);
         }
         let stored = intake.finish()?;
-        let new = (whole.freeze(), self.clock.now());
+        let (bytes, modified_at) = (whole.freeze(), self.clock.now());
+        let new = Held { bytes, modified_at, tier: Tier::Hot, restored_until: None };
         match (self.blobs().entry(key.clone()), mode) {
             (Entry::Occupied(_), PutMode::CreateNew) => {
                 return Err(Error::Exists { key: key.clone() });
@@ -98,8 +131,11 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob, Error> {
-        let found = self.blobs().get(key).map(|(bytes, _)| bytes.clone());
-        let bytes = found.ok_or_else(|| Error::NotFound { key: key.clone() })?;
+        let held = self.held(key)?;
+        if !held.access(self.clock.now()).is_readable() {
+            return Err(Error::Archived { key: key.clone() });
+        }
+        let bytes = held.bytes;
         let size_bytes = bytes.len() as u64;
         let range = clamp(key, range, size_bytes)?;
         // The range lies within bytes that are in memory: it fits a `usize`.
@@ -108,12 +144,10 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn stat(&self, key: &BlobKey) -> Result<BlobStat, Error> {
-        match self.blobs().get(key) {
-            Some((bytes, modified_at)) => {
-                Ok(BlobStat { size_bytes: bytes.len() as u64, modified_at: *modified_at })
-            }
-            None => Err(Error::NotFound { key: key.clone() }),
-        }
+        let held = self.held(key)?;
+        let access = held.access(self.clock.now());
+        let Held { bytes, modified_at, tier, .. } = held;
+        Ok(BlobStat { size_bytes: bytes.len() as u64, modified_at, tier, access })
     }
 
     async fn list(&self, job: &JobId) -> Result<Vec<BlobKey>, Error> {
@@ -130,7 +164,39 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
-        Ok(self.blobs().remove(key).map_or(0, |(bytes, _)| bytes.len() as u64))
+        Ok(self.blobs().remove(key).map_or(0, |held| held.bytes.len() as u64))
+    }
+
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut blobs = self.blobs();
+        let held = blobs.get_mut(key).ok_or_else(|| Error::NotFound { key: key.clone() })?;
+        if held.tier == tier {
+            return Ok(());
+        }
+        if !held.access(now).is_readable() {
+            return Err(Error::Archived { key: key.clone() });
+        }
+        held.tier = tier;
+        held.restored_until = None;
+        Ok(())
+    }
+
+    async fn restore(&self, key: &BlobKey, keep_for: Duration) -> Result<Access, Error> {
+        let days = restore_days(keep_for)?;
+        let now = self.clock.now();
+        let mut blobs = self.blobs();
+        let held = blobs.get_mut(key).ok_or_else(|| Error::NotFound { key: key.clone() })?;
+        if held.tier == Tier::Cold {
+            let end = now.checked_add(Duration::from_hours(24 * u64::from(days))).ok();
+            held.restored_until = held.restored_until.max(end);
+        }
+        Ok(held.access(now))
+    }
+
+    async fn link(&self, _key: &BlobKey, options: &LinkOptions) -> Result<Link, Error> {
+        options.validate()?;
+        Err(Error::unsupported(self, "have no links"))
     }
 
     async fn sync(&self) -> Result<(), Error> {

@@ -96,17 +96,17 @@ impl ArtifactSweep {
         job: &JobId,
         name: &ArtifactName,
     ) -> Result<Option<Facts>, Error> {
-        self.facts([BlobKey::artifact(job, name), BlobKey::signature(job, name)]).await
+        self.facts(&[BlobKey::artifact(job, name), BlobKey::signature(job, name)]).await
     }
 
     async fn provenance_facts(&self, job: &JobId) -> Result<Option<Facts>, Error> {
-        self.facts([BlobKey::provenance(job), BlobKey::envelope(job)]).await
+        self.facts(&BlobKey::of_job(job)).await
     }
 
-    async fn facts(&self, keys: [BlobKey; 2]) -> Result<Option<Facts>, Error> {
+    async fn facts(&self, keys: &[BlobKey]) -> Result<Option<Facts>, Error> {
         let mut facts: Option<Facts> = None;
         for key in keys {
-            match self.blobs.stat(&key).await {
+            match self.blobs.stat(key).await {
                 Ok(stat) => {
                     let known = facts.get_or_insert(Facts { bytes: 0, since: stat.modified_at });
                     known.bytes += stat.size_bytes;

@@ -17,8 +17,8 @@ pub const DEFAULT_PART_BYTES: u64 = 8 * 1024 * 1024;
 pub const MIN_PART_BYTES: u64 = 64 * 1024;
 /// The largest part: 64 MiB, because a part is held in memory.
 pub const MAX_PART_BYTES: u64 = 64 * 1024 * 1024;
-/// The most parts of an upload.
-pub const MAX_PARTS: u32 = 100_000;
+/// The most parts of an upload, which is what S3 allows.
+pub const MAX_PARTS: u32 = 10_000;
 
 /// The id of an upload: 32 hexadecimal digits, chosen at random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_artifacts::{
-    Artifacts, Blob, BlobKey, BlobStat, BlobStore, ByteStream, MemoryBlobs, MemoryIndex,
-    PutOptions, SigningKey, Stored,
+    Access, Artifacts, Blob, BlobCapabilities, BlobKey, BlobStat, BlobStore, ByteStream, Link,
+    LinkOptions, MemoryBlobs, MemoryIndex, PutOptions, SigningKey, Stored, Tier,
 };
 use danube_core::{
     ByteRange, CandidateKind, Clock, JobId, JobState, ManualClock, StepName, Timestamp,
@@ -218,6 +219,10 @@ impl<T: JobStore> JobStore for Spy<T> {
 
 #[async_trait]
 impl<T: BlobStore> BlobStore for Spy<T> {
+    fn capabilities(&self) -> BlobCapabilities {
+        self.inner.capabilities()
+    }
+
     async fn put(
         &self,
         key: &BlobKey,
@@ -257,6 +262,26 @@ impl<T: BlobStore> BlobStore for Spy<T> {
     async fn delete(&self, key: &BlobKey) -> Result<u64, danube_artifacts::Error> {
         self.diary.fails(&format!("blob delete {key}"));
         self.inner.delete(key).await
+    }
+
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), danube_artifacts::Error> {
+        self.inner.set_tier(key, tier).await
+    }
+
+    async fn restore(
+        &self,
+        key: &BlobKey,
+        keep_for: Duration,
+    ) -> Result<Access, danube_artifacts::Error> {
+        self.inner.restore(key, keep_for).await
+    }
+
+    async fn link(
+        &self,
+        key: &BlobKey,
+        options: &LinkOptions,
+    ) -> Result<Link, danube_artifacts::Error> {
+        self.inner.link(key, options).await
     }
 
     async fn sync(&self) -> Result<(), danube_artifacts::Error> {

@@ -43,7 +43,7 @@ const WORTH_COMPRESSING: u64 = 4096;
 ///
 /// The owner of a log holds an exclusive `flock` on it; a lock that is free on a log that is not
 /// sealed means that its owner died. Other processes that read are unaffected. While a log is written
-/// 256 KiB are reserved beside it; they are given up when the disk is full, so that the end of the
+/// 256 KiB are reserved beside it. A write that finds the disk full gives some of them up, the seal the rest: the end of the
 /// log, and whatever its owner has to record about that, still fit. A file size limit (`RLIMIT_FSIZE`)
 /// gives an error only where the host handles `SIGXFSZ`; by default that signal ends the process.
 ///

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use danube_core::{ArtifactName, BoxError, ByteRange, ErrorClass, JobId, Sha256Digest, Timestamp};
@@ -10,9 +11,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::Numbers;
 use crate::{
-    Blob, BlobKey, BlobStore, ByteStream, Durability, Error, PutMode, PutOptions, Stored,
-    bytes_stream,
+    Access, Blob, BlobKey, BlobStore, ByteStream, Durability, Error, LinkOptions, PutMode,
+    PutOptions, Stored, Tier, bytes_stream,
 };
+
+const DAY: Duration = Duration::from_hours(24);
 
 fn job(id: &str) -> JobId {
     id.parse().expect("a valid job id")
@@ -646,6 +649,10 @@ pub async fn metadata_is_kept_apart_from_artifacts(store: impl BlobStore) {
         BlobKey::signature(&j, &name("provenance.json")),
         key("j", "provenance.dsse.json"),
         BlobKey::envelope(&j),
+        key("j", "metadata.json"),
+        BlobKey::records(&j),
+        key("j", "job.log"),
+        BlobKey::log(&j),
         key("j", "a"),
         key("j", "a.sig"),
         BlobKey::signature(&j, &name("a")),
@@ -662,6 +669,86 @@ pub async fn metadata_is_kept_apart_from_artifacts(store: impl BlobStore) {
     let left = keys.iter().filter(|k| **k != key("j", "a")).cloned().collect::<BTreeSet<_>>();
     let listed = store.list(&j).await.expect("list").into_iter().collect::<BTreeSet<_>>();
     assert_eq!(listed, left);
+}
+
+/// Of a backend with tiers: what is cold is not read before it is restored, and comes back unchanged.
+pub async fn a_blob_stays_what_it_is_in_every_tier(store: impl BlobStore) {
+    let (key, absent, bytes) = (key("j", "a"), key("j", "absent"), bytes_of(70_000, 3));
+    put(&store, &key, &bytes).await;
+    let fresh = store.stat(&key).await.expect("stat");
+    assert_eq!((fresh.tier, fresh.access), (Tier::Hot, Access::Now));
+    store.set_tier(&key, Tier::Hot).await.expect("where it is already");
+    assert_eq!(store.restore(&key, DAY).await.expect("restore"), Access::Now);
+    let missing = store.set_tier(&absent, Tier::Hot).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    let missing = store.restore(&absent, DAY).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    let for_ever = store.restore(&key, DAY * 1_000).await;
+    assert!(matches!(for_ever, Err(Error::Invalid { .. })), "{for_ever:?}");
+    if !store.capabilities().tiers {
+        return;
+    }
+    store.set_tier(&key, Tier::Warm).await.expect("warm");
+    let stat = store.stat(&key).await.expect("stat");
+    assert_eq!((stat.tier, stat.access), (Tier::Warm, Access::Now));
+    assert_eq!(stat.size_bytes, bytes.len() as u64);
+    assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+
+    store.set_tier(&key, Tier::Cold).await.expect("cold");
+    let stat = store.stat(&key).await.expect("stat");
+    assert_eq!((stat.tier, stat.access), (Tier::Cold, Access::Archived));
+    assert!(store.list(&job("j")).await.expect("list").contains(&key), "it is listed as before");
+    let unreadable = store.get(&key, None).await.expect_err("cold");
+    assert!(matches!(unreadable, Error::Archived { .. }), "{unreadable:?}");
+    assert_eq!(unreadable.class(), ErrorClass::Conflict);
+    let stuck = store.set_tier(&key, Tier::Hot).await;
+    assert!(matches!(stuck, Err(Error::Archived { .. })), "{stuck:?}");
+
+    let mut access = store.restore(&key, DAY).await.expect("restore");
+    for _ in 0..600 {
+        if access.is_readable() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        access = store.stat(&key).await.expect("stat").access;
+    }
+    assert!(matches!(access, Access::Until(_)), "{access:?}");
+    assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+    store.set_tier(&key, Tier::Hot).await.expect("hot again");
+    let stat = store.stat(&key).await.expect("stat");
+    assert_eq!((stat.tier, stat.access), (Tier::Hot, Access::Now));
+    assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+    // A new version begins where every blob does.
+    store.set_tier(&key, Tier::Cold).await.expect("cold");
+    put(&store, &key, b"new").await;
+    assert_eq!(store.stat(&key).await.expect("stat").access, Access::Now);
+    store.set_tier(&key, Tier::Cold).await.expect("cold");
+    assert_eq!(store.delete(&key).await.expect("delete"), 3, "what is cold can be deleted");
+}
+
+/// What a backend cannot do it refuses, and its capabilities say so.
+pub async fn a_backend_without_tiers_or_links_says_so(store: impl BlobStore) {
+    let key = key("j", "a");
+    put(&store, &key, b"1").await;
+    match store.set_tier(&key, Tier::Warm).await {
+        Ok(()) => assert!(store.capabilities().tiers),
+        Err(Error::Unsupported { .. }) => assert!(!store.capabilities().tiers),
+        Err(e) => panic!("{e:?}"),
+    }
+    for options in [LinkOptions::get(), LinkOptions::put()] {
+        match store.link(&key, &options).await {
+            Ok(link) => {
+                assert!(store.capabilities().links);
+                assert_eq!(link.method, options.method);
+                assert!(link.url.contains("://"), "{}", link.url);
+            }
+            Err(Error::Unsupported { .. }) => assert!(!store.capabilities().links),
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+    let too_long = LinkOptions::get().with_expires_in(DAY * 8);
+    let refused = store.link(&key, &too_long).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
 }
 
 /// Any sequence of operations gives what a map would.

@@ -1,7 +1,7 @@
 //! A store and an index of which any call fails: what is done again ends well.
 
 use super::*;
-use crate::{BlobStat, FsBlobs};
+use crate::{Access, BlobCapabilities, BlobStat, FsBlobs, Link, LinkOptions, Tier};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,6 +40,10 @@ impl<T: fmt::Display> fmt::Display for Faulty<T> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<T: BlobStore> BlobStore for Faulty<T> {
+    fn capabilities(&self) -> BlobCapabilities {
+        self.inner.capabilities()
+    }
+
     async fn put(
         &self,
         key: &BlobKey,
@@ -67,6 +71,18 @@ impl<T: BlobStore> BlobStore for Faulty<T> {
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, Error> {
         self.fault.call(self.inner.delete(key)).await
+    }
+
+    async fn set_tier(&self, key: &BlobKey, tier: Tier) -> Result<(), Error> {
+        self.fault.call(self.inner.set_tier(key, tier)).await
+    }
+
+    async fn restore(&self, key: &BlobKey, keep_for: Duration) -> Result<Access, Error> {
+        self.fault.call(self.inner.restore(key, keep_for)).await
+    }
+
+    async fn link(&self, key: &BlobKey, options: &LinkOptions) -> Result<Link, Error> {
+        self.fault.call(self.inner.link(key, options)).await
     }
 
     async fn sync(&self) -> Result<(), Error> {
