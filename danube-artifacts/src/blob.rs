@@ -14,6 +14,9 @@ use crate::{Access, Error, Link, LinkOptions, Tier};
 
 /// The directory of a job that holds what Danube adds to its artifacts.
 pub(crate) const METADATA_DIR: &str = ".danube";
+/// The directory in it that holds the signatures, and nothing else: a signature is called like its
+/// artifact, which may be called like anything.
+pub(crate) const SIGNATURES_DIR: &str = "signatures";
 pub(crate) const PROVENANCE_FILE: &str = "provenance.json";
 pub(crate) const ENVELOPE_FILE: &str = "provenance.dsse.json";
 const RECORDS_FILE: &str = "metadata.json";
@@ -59,7 +62,7 @@ impl BlobKey {
         Self { job: job.clone(), part: BlobPart::Artifact(name.clone()) }
     }
 
-    /// The key of an artifact's signature: `<job>/.danube/<name>.sig`.
+    /// The key of an artifact's signature: `<job>/.danube/signatures/<name>.sig`.
     #[must_use]
     pub fn signature(job: &JobId, name: &ArtifactName) -> Self {
         Self { job: job.clone(), part: BlobPart::Signature(name.clone()) }
@@ -104,7 +107,10 @@ impl BlobKey {
             Some(ENVELOPE_FILE) => BlobPart::Envelope,
             Some(RECORDS_FILE) => BlobPart::Records,
             Some(LOG_FILE) => BlobPart::Log,
-            Some(other) => BlobPart::Signature(other.strip_suffix(".sig")?.parse().ok()?),
+            Some(other) => {
+                let signed = other.strip_prefix(SIGNATURES_DIR)?.strip_prefix('/')?;
+                BlobPart::Signature(signed.strip_suffix(".sig")?.parse().ok()?)
+            }
         };
         Some(Self { job: job.clone(), part })
     }
@@ -126,7 +132,7 @@ impl BlobKey {
     pub fn path(&self) -> String {
         match &self.part {
             BlobPart::Artifact(name) => name.to_string(),
-            BlobPart::Signature(name) => format!("{METADATA_DIR}/{name}.sig"),
+            BlobPart::Signature(name) => format!("{METADATA_DIR}/{SIGNATURES_DIR}/{name}.sig"),
             BlobPart::Provenance => format!("{METADATA_DIR}/{PROVENANCE_FILE}"),
             BlobPart::Envelope => format!("{METADATA_DIR}/{ENVELOPE_FILE}"),
             BlobPart::Records => format!("{METADATA_DIR}/{RECORDS_FILE}"),

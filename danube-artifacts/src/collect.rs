@@ -18,7 +18,6 @@ use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use crate::facade::name_is_taken_by_metadata;
 use crate::{Error, beneath};
 
 #[cfg(test)]
@@ -446,9 +445,7 @@ impl Walk<'_> {
         let name: ArtifactName =
             name.parse().map_err(|e: danube_core::InvalidName| e.rule().to_owned())?;
         let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
-        if name_is_taken_by_metadata(&name) {
-            Err("lies below a directory called like a provenance file".to_owned())
-        } else if self.is_excluded(stat) {
+        if self.is_excluded(stat) {
             Err("is excluded".to_owned())
         } else if size_bytes == 0 {
             Err("is empty".to_owned())

@@ -247,13 +247,6 @@ impl Artifacts {
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
         let KeepOptions { content_type, keep_for, keep_forever, tags, .. } = options;
-        if name_is_taken_by_metadata(name) {
-            return Err(Error::invalid(
-                "artifact name",
-                name.as_str(),
-                "must not lie below a directory called like a provenance file",
-            ));
-        }
         let told = content_type.is_some();
         let mut record = ArtifactRecord {
             job: job.clone(),
@@ -492,14 +485,6 @@ pub(crate) async fn delete_provenance(blobs: &dyn BlobStore, job: &JobId) -> Res
         freed += blobs.delete(&key).await?;
     }
     Ok(freed)
-}
-
-/// The signature of `provenance.json/x` would need a directory where the provenance lies.
-pub(crate) fn name_is_taken_by_metadata(name: &ArtifactName) -> bool {
-    let first = name.as_str().split_once('/').map(|(first, _)| first);
-    first.is_some_and(|first| {
-        first == crate::blob::PROVENANCE_FILE || first == crate::blob::ENVELOPE_FILE
-    })
 }
 
 /// What the first bytes say beyond doubt, then what the name says, then whether it looks like text.

@@ -1,12 +1,12 @@
 //! Verifying a file offline: nothing but the file, its signature, its provenance and a trusted key.
 //!
-//! [`verify_file`] verifies an artifact, [`verify_log`] the log of a job, [`verify_fetched`] either
-//! where they are no files. Both block, read the file
-//! once, and hold no more of it than a chunk.
+//! [`verify_file`] verifies an artifact, [`verify_log`] the log of a job ([`verify_log_in`] where it is
+//! compressed), [`verify_fetched`] either where they are no files. They block, read the file once, and
+//! hold no more of it than a chunk.
 //!
 //! What is needed for an artifact, and where it is looked for:
 //!
-//! * the signature: `PATH.sig`, then `.danube/<name>.sig` in the nearest directory above that has a
+//! * the signature: `PATH.sig`, then `.danube/signatures/<name>.sig` in the nearest directory above that has a
 //!   `.danube/`. A `PATH.sig` that does not verify gives way to the one in `.danube/`: it may be an
 //!   artifact that is called so;
 //! * the envelope `provenance.dsse.json` and its payload `provenance.json`: in that `.danube/`, else
@@ -18,32 +18,32 @@
 //! [`VerifyOptions::with_expected_name`] to ask for more.
 //!
 //! A log has no signature of its own: the provenance binds it. That is looked for as Danube keeps it,
-//! in `../artifacts/<job>/.danube/` of `logs/<job>.log`, else beside the log.
+//! in `../artifacts/<job>/.danube/` of `logs/<job>.log` (or `logs/<job>.log.zst`), else beside the log.
 
-use std::fs::{self, File, OpenOptions};
+mod fetched;
+mod parts;
+mod place;
+mod provenance;
+
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use danube_core::{ArtifactName, ErrorClass, JobId, Sha256Digest};
 use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 
-use crate::attest::{
-    Envelope, MAX_PROVENANCE_BYTES, ProvenanceInput, Statement, Subject, SubjectKind,
-};
-use crate::blob::{ENVELOPE_FILE, METADATA_DIR, PROVENANCE_FILE};
+pub use self::fetched::{Digester, Fetched, FetchedSubject, verify_fetched};
+
+use self::parts::{digest_of, open_part, unreadable};
+use self::place::Place;
+use self::provenance::Provenance;
+use crate::attest::{ProvenanceInput, Statement, Subject, SubjectKind};
 use crate::{KeyId, PublicKeys, Signature, SignatureError, Verified, Verifier};
 
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
 mod tests;
-
-/// No signature of any algorithm in use is longer.
-const MAX_SIGNATURE_BYTES: u64 = 16 * 1024;
-/// How much of a file is read at once.
-const READ_BYTES: usize = 256 * 1024;
 
 /// How [`verify_file`] verifies.
 #[derive(Debug, Clone)]
@@ -254,7 +254,8 @@ pub fn verify_file(
     }
     let place = Place::of(path)?;
     let mut checks = Vec::new();
-    let (size_bytes, digest) = digest_of(path)?;
+    let file = open_part(Part::Artifact, path, OFlags::NOFOLLOW)?;
+    let (size_bytes, digest) = digest_of(path, file)?;
     checks.push(format!("read {size_bytes} bytes of {}, SHA-256 {digest}", path.display()));
 
     let signatures = place.signatures(options)?;
@@ -287,6 +288,21 @@ pub fn verify_file(
 ///
 /// [`VerifyError`], as with [`verify_file`]. A signature or an artifact's name cannot be asked for.
 pub fn verify_log(path: &Path, options: &VerifyOptions) -> Result<Verified<Evidence>, VerifyError> {
+    verify_log_in(path, options, Ok)
+}
+
+/// [`verify_log`] for a log that lies in its file in another form, for instance compressed: `text`
+/// makes a reader of the log's text out of the file. What that reader fails with makes the file
+/// [`Failure::Unreadable`].
+///
+/// # Errors
+///
+/// Those of [`verify_log`].
+pub fn verify_log_in<R: Read>(
+    path: &Path,
+    options: &VerifyOptions,
+    text: impl FnOnce(File) -> io::Result<R>,
+) -> Result<Verified<Evidence>, VerifyError> {
     if options.signature_only || options.signature.is_some() || options.expected_name.is_some() {
         return Err(VerifyError::new(
             Part::Signature,
@@ -296,8 +312,9 @@ pub fn verify_log(path: &Path, options: &VerifyOptions) -> Result<Verified<Evide
     }
     let place = Place::of(path)?;
     let mut checks = Vec::new();
-    let (size_bytes, digest) = digest_of(path)?;
-    checks.push(format!("read {size_bytes} bytes of {}, SHA-256 {digest}", path.display()));
+    let file = open_part(Part::Artifact, path, OFlags::NOFOLLOW)?;
+    let (size_bytes, digest) = digest_of(path, text(file).map_err(|e| unreadable(path, &e))?)?;
+    checks.push(format!("read {size_bytes} bytes of log in {}, SHA-256 {digest}", path.display()));
     let provenance = Provenance::open(place.provenance_of_log(options)?, options, &mut checks)?;
     let is_meant = |subject: &Subject| subject.annotations.kind == SubjectKind::Log;
     let name = provenance.bind(path, "a log", is_meant, size_bytes, digest, &mut checks)?;
@@ -311,366 +328,6 @@ pub fn verify_log(path: &Path, options: &VerifyOptions) -> Result<Verified<Evide
         about: Some(statement.into_about()),
         checks,
     }))
-}
-
-/// A file that is not here, and what was fetched with it: see [`verify_fetched`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Fetched {
-    /// Where it came from, for messages.
-    pub from: String,
-    /// What it is.
-    pub subject: FetchedSubject,
-    /// How many bytes came.
-    pub size_bytes: u64,
-    /// The SHA-256 of them.
-    pub digest: Sha256Digest,
-    /// `provenance.dsse.json`; the caller limits it to [`MAX_PROVENANCE_BYTES`].
-    pub envelope: Vec<u8>,
-    /// `provenance.json`, likewise.
-    pub payload: Vec<u8>,
-}
-
-/// What was fetched.
-#[derive(Debug, Clone)]
-pub enum FetchedSubject {
-    /// An artifact.
-    Artifact {
-        /// The name that it was asked for by.
-        name: ArtifactName,
-        /// Its signature.
-        signature: Signature,
-    },
-    /// The log of a job.
-    Log,
-}
-
-impl Fetched {
-    /// What came from there.
-    #[must_use]
-    pub fn new(
-        from: impl Into<String>,
-        subject: FetchedSubject,
-        (size_bytes, digest): (u64, Sha256Digest),
-        envelope: Vec<u8>,
-        payload: Vec<u8>,
-    ) -> Self {
-        Self { from: from.into(), subject, size_bytes, digest, envelope, payload }
-    }
-}
-
-/// The SHA-256 of bytes that come in pieces, for [`Fetched`].
-#[derive(Debug, Clone, Default)]
-pub struct Digester(Sha256);
-
-impl Digester {
-    /// Of nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes the next piece.
-    pub fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
-    }
-
-    /// The digest of all pieces.
-    #[must_use]
-    pub fn finish(self) -> Sha256Digest {
-        Sha256Digest::from_bytes(self.0.finalize().into())
-    }
-}
-
-/// Verifies what was fetched from somewhere, from a server for instance, as [`verify_file`] and
-/// [`verify_log`] do; whoever fetched it digested it meanwhile. The key is not fetched: it is the caller's.
-///
-/// # Errors
-///
-/// [`VerifyError`]. A signature alone cannot be asked for, nor files that evidence lies in.
-pub fn verify_fetched(
-    fetched: &Fetched,
-    options: &VerifyOptions,
-) -> Result<Verified<Evidence>, VerifyError> {
-    if options.signature_only || options.signature.is_some() || options.provenance.is_some() {
-        return Err(VerifyError::new(
-            Part::Envelope,
-            Failure::Unanswerable,
-            "what was fetched is verified with all that was fetched with it",
-        ));
-    }
-    let Fetched { from, subject, size_bytes, digest, envelope, payload } = fetched;
-    let (size_bytes, digest, from) = (*size_bytes, *digest, Path::new(from));
-    let mut checks =
-        vec![format!("fetched {size_bytes} bytes of {}, SHA-256 {digest}", from.display())];
-    let envelope = (from.join(ENVELOPE_FILE), envelope.clone());
-    let payload_path = from.join(PROVENANCE_FILE);
-    let provenance = Provenance::check(envelope, (&payload_path, payload), options, &mut checks)?;
-    let (what, kind, wanted) = match subject {
-        FetchedSubject::Artifact { name, .. } => {
-            let name = options.expected_name.as_ref().unwrap_or(name);
-            (format!("an artifact called {name}"), SubjectKind::Artifact, Some(name.as_str()))
-        }
-        FetchedSubject::Log => ("a log".to_owned(), SubjectKind::Log, None),
-    };
-    let is_meant = |subject: &Subject| {
-        subject.annotations.kind == kind && wanted.is_none_or(|name| subject.name == name)
-    };
-    let name = provenance.bind(from, &what, is_meant, size_bytes, digest, &mut checks)?;
-    let Provenance { statement, key_id, .. } = provenance;
-    let key_id = match subject {
-        FetchedSubject::Artifact { signature, .. } => {
-            let signatures = [(from.join("signature"), signature.clone())];
-            verify_signature(&signatures, options, digest, true, &mut checks)?
-        }
-        FetchedSubject::Log => key_id,
-    };
-    Ok(Verified::vouch(Evidence {
-        size_bytes,
-        digest,
-        key_id,
-        job: Some(statement.job().clone()),
-        name: Some(name),
-        about: Some(statement.into_about()),
-        checks,
-    }))
-}
-
-/// Where a file lies.
-struct Place {
-    path: PathBuf,
-    parent: PathBuf,
-    file_name: String,
-    /// The directory above it that has a `.danube/`, and the path of the file below that directory.
-    tree: Option<(PathBuf, String)>,
-}
-
-impl Place {
-    fn of(path: &Path) -> Result<Self, VerifyError> {
-        let unreadable = |why: &dyn std::fmt::Display| {
-            let reason = format!("cannot open {}: {why}", path.display());
-            VerifyError::new(Part::Artifact, Failure::Unreadable, reason)
-        };
-        let name = path.file_name().ok_or_else(|| unreadable(&"it is not the path of a file"))?;
-        let name = name.to_str().ok_or_else(|| unreadable(&"its name is not UTF-8"))?;
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let parent = fs::canonicalize(parent).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => absent(Part::Artifact, path),
-            _ => unreadable(&e),
-        })?;
-        let tree = parent.ancestors().find(|dir| dir.join(METADATA_DIR).is_dir());
-        let tree = tree.and_then(|tree| {
-            let below = parent.strip_prefix(tree).ok()?.join(name);
-            Some((tree.to_owned(), below.to_str()?.to_owned()))
-        });
-        Ok(Self { path: path.to_owned(), parent, file_name: name.to_owned(), tree })
-    }
-
-    /// The signatures to try, each with where it was found.
-    fn signatures(
-        &self,
-        options: &VerifyOptions,
-    ) -> Result<Vec<(PathBuf, Signature)>, VerifyError> {
-        let read = |path: PathBuf| {
-            let bytes = read_part(Part::Signature, &path, MAX_SIGNATURE_BYTES)?;
-            Ok((path, Signature::from_bytes(bytes)))
-        };
-        if let Some(path) = &options.signature {
-            return Ok(vec![read(path.clone())?]);
-        }
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(".sig");
-        let mut places = vec![PathBuf::from(beside)];
-        if let Some((tree, name)) = &self.tree {
-            places.push(tree.join(METADATA_DIR).join(format!("{name}.sig")));
-        }
-        let looked = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>();
-        places.retain(|place| fs::symlink_metadata(place).is_ok());
-        if places.is_empty() {
-            let reason = format!("there is none: looked for {}", looked.join(" and "));
-            return Err(VerifyError::new(Part::Signature, Failure::Missing, reason));
-        }
-        // One that cannot be read does not hide one that can.
-        let (good, bad): (Vec<_>, Vec<_>) = places.into_iter().map(read).partition(Result::is_ok);
-        match bad.into_iter().next() {
-            Some(Err(error)) if good.is_empty() => Err(error),
-            _ => Ok(good.into_iter().flatten().collect()),
-        }
-    }
-
-    /// The envelope and the payload.
-    fn provenance(&self, options: &VerifyOptions) -> Result<(PathBuf, PathBuf), VerifyError> {
-        let Some(given) = &options.provenance else {
-            let dir = match &self.tree {
-                Some((tree, _)) => tree.join(METADATA_DIR),
-                None => self.parent.clone(),
-            };
-            return Ok((dir.join(ENVELOPE_FILE), dir.join(PROVENANCE_FILE)));
-        };
-        let name = given.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(stem) = name.strip_suffix(".dsse.json") {
-            Ok((given.clone(), given.with_file_name(format!("{stem}.json"))))
-        } else if let Some(stem) = name.strip_suffix(".json") {
-            Ok((given.with_file_name(format!("{stem}.dsse.json")), given.clone()))
-        } else {
-            let reason = format!(
-                "{} is called neither .dsse.json nor .json, so the other file cannot be found",
-                given.display()
-            );
-            Err(VerifyError::new(Part::Envelope, Failure::Unanswerable, reason))
-        }
-    }
-
-    /// The envelope and the payload for a log: where Danube keeps them, else beside it.
-    fn provenance_of_log(
-        &self,
-        options: &VerifyOptions,
-    ) -> Result<(PathBuf, PathBuf), VerifyError> {
-        if options.provenance.is_some() {
-            return self.provenance(options);
-        }
-        let kept = self
-            .file_name
-            .strip_suffix(".log")
-            .zip(self.parent.parent())
-            .map(|(job, data_dir)| data_dir.join("artifacts").join(job).join(METADATA_DIR));
-        let dir = kept.filter(|dir| dir.is_dir()).unwrap_or_else(|| self.parent.clone());
-        Ok((dir.join(ENVELOPE_FILE), dir.join(PROVENANCE_FILE)))
-    }
-
-    /// The name that the provenance must bind, and whether it is the whole one.
-    fn name<'a>(&'a self, options: &'a VerifyOptions) -> (&'a str, bool) {
-        match (&options.expected_name, &self.tree) {
-            (Some(name), _) => (name.as_str(), true),
-            (None, Some((_, name))) if options.provenance.is_none() => (name, true),
-            _ => (&self.file_name, false),
-        }
-    }
-}
-
-/// A provenance whose signature holds and that meets what is expected of it.
-struct Provenance {
-    envelope_path: PathBuf,
-    statement: Statement,
-    key_id: KeyId,
-}
-
-impl Provenance {
-    fn open(
-        (envelope_path, payload_path): (PathBuf, PathBuf),
-        options: &VerifyOptions,
-        checks: &mut Vec<String>,
-    ) -> Result<Self, VerifyError> {
-        let envelope = read_part(Part::Envelope, &envelope_path, MAX_PROVENANCE_BYTES)?;
-        let payload = read_part(Part::Provenance, &payload_path, MAX_PROVENANCE_BYTES)?;
-        Self::check((envelope_path, envelope), (&payload_path, &payload), options, checks)
-    }
-
-    fn check(
-        (envelope_path, envelope_bytes): (PathBuf, Vec<u8>),
-        (payload_path, payload_bytes): (&Path, &[u8]),
-        options: &VerifyOptions,
-        checks: &mut Vec<String>,
-    ) -> Result<Self, VerifyError> {
-        let refused = |failure, why: &dyn std::fmt::Display| {
-            let reason = format!("{} {why}", envelope_path.display());
-            VerifyError::new(Part::Envelope, failure, reason)
-        };
-        let malformed = |e: crate::Error| match e {
-            crate::Error::Invalid { rule, .. } => refused(Failure::Malformed, &rule),
-            other => refused(Failure::Malformed, &other),
-        };
-        let envelope = Envelope::parse(&envelope_bytes).map_err(malformed)?;
-        let key_id = envelope.verify(&options.public_keys).map_err(|e| {
-            refused(failure_of(&e), &format_args!("is not proved: its signature: {e}"))
-        })?;
-        checks.push(format!(
-            "the envelope {} is spelled as Danube writes it, and its signature by key {} holds",
-            envelope_path.display(),
-            *key_id
-        ));
-        if payload_bytes != envelope.payload() {
-            let payload_path = payload_path.display();
-            let reason =
-                format!("{payload_path} is not the payload of the envelope, byte for byte");
-            return Err(VerifyError::new(Part::Provenance, Failure::Mismatch, reason));
-        }
-        checks.push(format!("{} is its payload byte for byte", payload_path.display()));
-
-        let statement = Statement::parse(envelope.payload()).map_err(malformed)?;
-        let source = statement.about().source.as_ref();
-        let said = [
-            (
-                "job",
-                options.expected_job.as_ref().map(JobId::as_str),
-                Some(statement.job().as_str()),
-            ),
-            (
-                "repository",
-                options.expected_repository.as_deref(),
-                source.map(|source| source.repository.as_str()),
-            ),
-            (
-                "commit",
-                options.expected_commit.as_deref(),
-                source.map(|source| source.commit.as_str()),
-            ),
-        ];
-        for (what, expected, found) in said {
-            let Some(expected) = expected else { continue };
-            if found != Some(expected) {
-                let found = found.unwrap_or("none that it names");
-                let why = format!("is of {what} {found}, not of {expected}");
-                return Err(refused(Failure::Mismatch, &why));
-            }
-            checks.push(format!("it is of {what} {expected}, as expected"));
-        }
-        Ok(Self { key_id: key_id.into_inner(), statement, envelope_path })
-    }
-
-    /// The name of the subject that is meant and has this size and digest.
-    fn bind(
-        &self,
-        path: &Path,
-        what: &str,
-        is_meant: impl Fn(&Subject) -> bool,
-        size_bytes: u64,
-        digest: Sha256Digest,
-        checks: &mut Vec<String>,
-    ) -> Result<String, VerifyError> {
-        let job = self.statement.job();
-        let refused = |why: String| {
-            let reason = format!("{} {why}", self.envelope_path.display());
-            VerifyError::new(Part::Envelope, Failure::Mismatch, reason)
-        };
-        let meant: Vec<&Subject> =
-            self.statement.subjects().iter().filter(|subject| is_meant(subject)).collect();
-        let Some(first) = meant.first() else {
-            return Err(refused(format!("says nothing about {what} (it is of job {job})")));
-        };
-        let Some(bound) = meant.iter().find(|subject| subject.digest.sha256 == digest) else {
-            let reason = format!(
-                "{} has the SHA-256 {digest}, and the provenance of job {job} says {} for {}",
-                path.display(),
-                first.digest.sha256,
-                first.name
-            );
-            return Err(VerifyError::new(Part::Artifact, Failure::Mismatch, reason));
-        };
-        if bound.annotations.size != size_bytes {
-            let said = bound.annotations.size;
-            return Err(refused(format!(
-                "says {said} bytes for {}, which has {size_bytes}",
-                bound.name
-            )));
-        }
-        let name = &bound.name;
-        checks.push(format!("it binds the name {name}, the size and the SHA-256 to job {job}"));
-        Ok(name.clone())
-    }
 }
 
 fn verify_signature(
@@ -715,70 +372,4 @@ fn failure_of(error: &SignatureError) -> Failure {
         SignatureError::WrongLength { .. } => Failure::Malformed,
         SignatureError::Mismatch => Failure::Mismatch,
     }
-}
-
-fn absent(part: Part, path: &Path) -> VerifyError {
-    VerifyError::new(part, Failure::Missing, format!("there is no {}", path.display()))
-}
-
-/// Opens a regular file. NONBLOCK: a FIFO must not wait for its writer.
-fn open_part(part: Part, path: &Path, flags: OFlags) -> Result<File, VerifyError> {
-    let unreadable = |why: &dyn std::fmt::Display| {
-        let reason = format!("cannot open {}: {why}", path.display());
-        VerifyError::new(part, Failure::Unreadable, reason)
-    };
-    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => absent(part, path),
-        _ if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            unreadable(&"it is a symbolic link; give the file itself")
-        }
-        _ => unreadable(&e),
-    })?;
-    match file.metadata() {
-        Ok(meta) if meta.is_file() => Ok(file),
-        Ok(_) => Err(unreadable(&"it is not a regular file")),
-        Err(e) => Err(unreadable(&e)),
-    }
-}
-
-fn read_part(part: Part, path: &Path, limit: u64) -> Result<Vec<u8>, VerifyError> {
-    let file = open_part(part, path, OFlags::empty())?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| {
-        let reason = format!("cannot read {}: {e}", path.display());
-        VerifyError::new(part, Failure::Unreadable, reason)
-    })?;
-    if bytes.is_empty() {
-        let reason = format!("{} is empty", path.display());
-        return Err(VerifyError::new(part, Failure::Missing, reason));
-    }
-    if bytes.len() as u64 > limit {
-        let reason = format!("{} is longer than {limit} bytes", path.display());
-        return Err(VerifyError::new(part, Failure::Malformed, reason));
-    }
-    Ok(bytes)
-}
-
-fn digest_of(path: &Path) -> Result<(u64, Sha256Digest), VerifyError> {
-    let mut file = open_part(Part::Artifact, path, OFlags::NOFOLLOW)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut size_bytes = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                size_bytes += read as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => {
-                let reason = format!("cannot read {}: {e}", path.display());
-                return Err(VerifyError::new(Part::Artifact, Failure::Unreadable, reason));
-            }
-        }
-    }
-    Ok((size_bytes, Sha256Digest::from_bytes(hasher.finalize().into())))
 }

@@ -356,13 +356,13 @@ pub(crate) struct VerifyArgs {
     /// The provenance (provenance.json or provenance.dsse.json) [default: looked for beside and above]
     #[arg(long, value_name = "FILE")]
     pub(crate) provenance: Option<PathBuf>,
-    /// The raw signature [default: PATH.sig, then .danube/ upwards]
+    /// The raw signature [default: PATH.sig, then .danube/signatures/ upwards]
     #[arg(long, value_name = "FILE")]
     pub(crate) signature: Option<PathBuf>,
     /// Be content with the signature; say nothing about where the file came from
     #[arg(long, conflicts_with = "provenance")]
     pub(crate) signature_only: bool,
-    /// PATH is the log of a job, which its provenance binds
+    /// PATH is the log of a job (JOB.log or JOB.log.zst), which its provenance binds
     #[arg(long, conflicts_with_all = ["signature", "signature_only"])]
     pub(crate) log: bool,
     /// The job that it must have come from

@@ -665,6 +665,25 @@ pub async fn metadata_is_kept_apart_from_artifacts(store: impl BlobStore) {
         assert_eq!(content(&store, key).await, Some(key.to_string().into_bytes()));
         assert_eq!(BlobKey::from_path(&j, &key.path()).as_ref(), Some(key));
     }
+    // Nor does the name of a directory take what Danube adds to another artifact.
+    let k = job("k");
+    let directories = [
+        BlobKey::provenance(&k),
+        BlobKey::envelope(&k),
+        key("k", "provenance.json/a"),
+        BlobKey::signature(&k, &name("provenance.json/a")),
+        key("k", "provenance.dsse.json/a/b"),
+        BlobKey::signature(&k, &name("provenance.dsse.json/a/b")),
+        key("k", "signatures/a"),
+        BlobKey::signature(&k, &name("signatures/a")),
+    ];
+    for key in &directories {
+        put(&store, key, key.to_string().as_bytes()).await;
+        assert_eq!(BlobKey::from_path(&k, &key.path()).as_ref(), Some(key));
+    }
+    for key in &directories {
+        assert_eq!(content(&store, key).await, Some(key.to_string().into_bytes()));
+    }
     store.delete(&key("j", "a")).await.expect("delete");
     let left = keys.iter().filter(|k| **k != key("j", "a")).cloned().collect::<BTreeSet<_>>();
     let listed = store.list(&j).await.expect("list").into_iter().collect::<BTreeSet<_>>();

@@ -15,15 +15,7 @@ struct House {
 }
 
 fn house() -> House {
-    let clock = ManualClock::new(Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap());
-    let key = Arc::new(SigningKey::generate().unwrap());
-    let artifacts = Artifacts::new(
-        Arc::new(MemoryBlobs::new()),
-        Arc::new(MemoryIndex::new()),
-        Arc::clone(&key) as _,
-        Arc::new(clock.clone()),
-    );
-    House { artifacts, key, clock, job: "j".parse().unwrap() }
+    House::on(Arc::new(MemoryBlobs::new()))
 }
 
 fn name(name: &str) -> ArtifactName {
@@ -39,6 +31,19 @@ async fn read(mut blob: Blob) -> Vec<u8> {
 }
 
 impl House {
+    fn on(blobs: Arc<dyn crate::BlobStore>) -> Self {
+        let start = Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap();
+        let clock = ManualClock::new(start);
+        let key = Arc::new(SigningKey::generate().unwrap());
+        let artifacts = Artifacts::new(
+            blobs,
+            Arc::new(MemoryIndex::new()),
+            Arc::clone(&key) as _,
+            Arc::new(clock.clone()),
+        );
+        Self { artifacts, key, clock, job: "j".parse().unwrap() }
+    }
+
     async fn keep(&self, named: &str, bytes: &[u8]) -> ArtifactRecord {
         let body = bytes_stream(bytes.to_vec());
         let options = KeepOptions::default();
@@ -134,11 +139,43 @@ async fn a_refused_body_leaves_no_record() {
         assert_eq!(artifacts.list(job).await.unwrap(), []);
         assert!(artifacts.blobs().list(job).await.unwrap().is_empty());
     }
-    for taken in ["provenance.json/a", "provenance.dsse.json/a/b"] {
-        let body = bytes_stream("abc");
-        let options = KeepOptions::default();
-        let error = artifacts.keep(job, &name(taken), body, options).await.unwrap_err();
-        assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+}
+
+#[tokio::test]
+async fn names_of_what_danube_adds_are_names_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_files = House::on(Arc::new(crate::FsBlobs::new(dir.path())));
+    for (desc, house) in [("memory", house()), ("files", in_files)] {
+        let (artifacts, job) = (&house.artifacts, &house.job);
+        let names = [
+            "metadata.json/a",
+            "provenance.dsse.json/a/b",
+            "provenance.json/a",
+            "signatures",
+            "signatures.sig",
+        ];
+        let mut records = Vec::new();
+        for named in names {
+            let kept = house.keep(named, named.as_bytes()).await;
+            records.push(artifacts.sign(&kept).await.unwrap());
+        }
+        let input = ProvenanceInput::new(job.clone(), "urn:test", "0", serde_json::json!({}));
+        artifacts.prove(&input, &records, None).await.unwrap();
+        assert_eq!(artifacts.list(job).await.unwrap(), records, "{desc}");
+        for record in &records {
+            let (_, blob) = artifacts.open(job, &record.name, None).await.unwrap();
+            assert_eq!(read(blob).await, record.name.as_str().as_bytes(), "{desc}");
+            let signature = house.blob(&BlobKey::signature(job, &record.name)).await.unwrap();
+            let signature = crate::Signature::from_bytes(signature);
+            let keys = house.key.public_keys();
+            keys.verify(None, record.digest.as_bytes(), &signature).unwrap();
+        }
+        let envelope = house.blob(&BlobKey::envelope(job)).await.unwrap();
+        Envelope::parse(&envelope).unwrap();
+        for record in &records {
+            artifacts.delete(job, &record.name).await.unwrap();
+        }
+        assert!(artifacts.blobs().list(job).await.unwrap().is_empty(), "{desc}");
     }
 }
 

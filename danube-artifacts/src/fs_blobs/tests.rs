@@ -43,11 +43,11 @@ async fn files_lie_where_people_look_and_can_be_read_without_danube() {
     let store = FsBlobs::new(&root);
     assert!(!root.exists(), "a constructor touches nothing");
     put(&store, "out/a.bin", b"bytes").await.unwrap();
-    put(&store, ".danube/out/a.bin.sig", b"signature").await.unwrap();
+    put(&store, ".danube/signatures/out/a.bin.sig", b"signature").await.unwrap();
     assert_eq!(fs::read(root.join("j/out/a.bin")).unwrap(), b"bytes");
     assert_eq!(mode(&root.join("j/out/a.bin")), 0o444);
-    assert_eq!(fs::read(root.join("j/.danube/out/a.bin.sig")).unwrap(), b"signature");
-    for made in ["", "j", "j/out", "j/.danube", "j/.danube/out", ".tmp"] {
+    assert_eq!(fs::read(root.join("j/.danube/signatures/out/a.bin.sig")).unwrap(), b"signature");
+    for made in ["", "j", "j/out", "j/.danube", "j/.danube/signatures/out", ".tmp"] {
         assert_eq!(mode(&root.join(made)), 0o700, "{made}");
     }
     assert_eq!(names(&root.join(".tmp")), [""; 0]);
@@ -55,7 +55,7 @@ async fn files_lie_where_people_look_and_can_be_read_without_danube() {
 
     store.delete(&key("out/a.bin")).await.unwrap();
     assert_eq!(names(&root.join("j")), [".danube"]);
-    store.delete(&key(".danube/out/a.bin.sig")).await.unwrap();
+    store.delete(&key(".danube/signatures/out/a.bin.sig")).await.unwrap();
     assert_eq!(names(&root), [".tmp"], "empty directories went along");
 }
 

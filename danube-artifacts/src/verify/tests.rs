@@ -1,16 +1,18 @@
 //! A case for every way in which evidence can be wrong; each names its part.
 
 use super::*;
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::attest::{LogSubject, ProvenanceInput, Source};
+use crate::attest::{Envelope, LogSubject, ProvenanceInput, Source};
 use crate::{
     ArtifactRecord, Artifacts, FsBlobs, KeepOptions, MemoryIndex, Opened, Signer, SigningKey,
     SigningKeys, bytes_stream,
 };
 use danube_core::SystemClock;
+use sha2::{Digest as _, Sha256};
 
 const FILE: &[u8] = b"the bytes of a report";
 const NAME: &str = "out/report.txt";
@@ -58,7 +60,7 @@ impl Tree {
     }
 
     fn signature(&self) -> PathBuf {
-        self.path(&format!(".danube/{NAME}.sig"))
+        self.path(&format!(".danube/signatures/{NAME}.sig"))
     }
 
     fn envelope(&self) -> PathBuf {
@@ -299,7 +301,10 @@ async fn every_case_is_refused_with_its_part_and_reason() {
         (
             "another artifact's signature",
             |t| {
-                overwrite(&t.signature(), fs::read(t.path(".danube/other.sig")).unwrap());
+                overwrite(
+                    &t.signature(),
+                    fs::read(t.path(".danube/signatures/other.sig")).unwrap(),
+                );
             },
             Signature,
             Mismatch,
@@ -407,7 +412,8 @@ async fn every_case_is_refused_with_its_part_and_reason() {
                     (fs::read(t.path(NAME)).unwrap(), fs::read(t.path("other")).unwrap());
                 overwrite(&t.path(NAME), other);
                 overwrite(&t.path("other"), one);
-                fs::copy(t.path(".danube/other.sig"), t.path("out/report.txt.sig")).unwrap();
+                fs::copy(t.path(".danube/signatures/other.sig"), t.path("out/report.txt.sig"))
+                    .unwrap();
             },
             Artifact,
             Mismatch,
@@ -416,10 +422,10 @@ async fn every_case_is_refused_with_its_part_and_reason() {
             "a file that the provenance does not know",
             |t| {
                 fs::rename(t.path(NAME), t.path("out/new")).unwrap();
-                fs::rename(t.signature(), t.path(".danube/out/new.sig")).unwrap();
+                fs::rename(t.signature(), t.path(".danube/signatures/out/new.sig")).unwrap();
                 fs::create_dir(t.path("keep")).unwrap();
                 fs::copy(t.path("out/new"), t.path(NAME)).unwrap();
-                fs::copy(t.path(".danube/out/new.sig"), t.signature()).unwrap();
+                fs::copy(t.path(".danube/signatures/out/new.sig"), t.signature()).unwrap();
                 // Under its own name it still verifies; under the new one it must not.
                 t.verify().unwrap();
                 let error = verify_file(&t.path("out/new"), &t.options()).unwrap_err();
@@ -530,7 +536,7 @@ async fn in_its_tree_a_file_counts_under_its_whole_name_only() {
     let signature = fs::read(tree.signature()).unwrap();
     for elsewhere in ["elsewhere/report.txt", "report.txt"] {
         overwrite(&tree.path(elsewhere), FILE);
-        overwrite(&tree.path(&format!(".danube/{elsewhere}.sig")), &signature);
+        overwrite(&tree.path(&format!(".danube/signatures/{elsewhere}.sig")), &signature);
         let error = verify_file(&tree.path(elsewhere), &tree.options()).unwrap_err();
         assert_eq!((error.part, error.failure), (Part::Envelope, Failure::Mismatch));
     }
@@ -575,7 +581,14 @@ async fn an_artifact_that_is_called_like_a_signature_is_in_nobodys_way() {
         let evidence = verify_file(&dir.join(name), &tree.options()).unwrap();
         assert_eq!(evidence.name.as_deref(), Some(name));
     }
-    assert!(verify_file(&dir.join(".danube/a.sig"), &tree.options()).is_err());
+    let names = ["provenance.json/x", "provenance.dsse.json/x/y", "signatures", "metadata.json/x"];
+    tree.job("j3", &names.map(|name| (name, name.as_bytes()))).await;
+    for name in names {
+        let path = tree.dir.path().join("artifacts/j3").join(name);
+        let evidence = verify_file(&path, &tree.options()).unwrap();
+        assert_eq!(evidence.name.as_deref(), Some(name));
+    }
+    assert!(verify_file(&dir.join(".danube/signatures/a.sig"), &tree.options()).is_err());
 }
 
 #[tokio::test]
@@ -648,6 +661,48 @@ async fn a_log_is_verified_by_the_provenance_of_its_job() {
     assert_eq!(verify_log(&tree.path(NAME), &tree.options()).unwrap_err().part, Part::Envelope);
     let only = tree.options().with_signature_only();
     assert_eq!(verify_log(&path, &only).unwrap_err().failure, Failure::Unanswerable);
+}
+
+#[tokio::test]
+async fn a_log_in_another_form_is_verified_by_its_text() {
+    let tree = Tree::new().await;
+    let path = log(&tree).await;
+    let text = fs::read(&path).unwrap();
+    let reversed: Vec<u8> = text.iter().rev().copied().collect();
+    let packed = path.with_extension("log.zst");
+    fs::write(&packed, reversed).unwrap();
+    let unpack = |mut file: File| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        bytes.reverse();
+        Ok(io::Cursor::new(bytes))
+    };
+    let evidence = verify_log_in(&packed, &tree.options(), unpack).unwrap();
+    assert_eq!(evidence.size_bytes, text.len() as u64);
+    assert_eq!(evidence.job.as_ref().map(JobId::as_str), Some("j"));
+    // What the file itself holds is not the log.
+    assert_eq!(verify_log(&packed, &tree.options()).unwrap_err().failure, Failure::Mismatch);
+
+    /// A reader that fails behind so many good bytes.
+    struct Fails<'a>(&'a [u8]);
+    impl Read for Fails<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is damaged"));
+            }
+            self.0.read(buffer)
+        }
+    }
+    // Also behind all of them: what cannot be read to its end is not verified.
+    for good in [0, 7, text.len()] {
+        let fails = |_| Ok(Fails(&text[..good]));
+        let error = verify_log_in(&packed, &tree.options(), fails).unwrap_err();
+        assert_eq!((error.part, error.failure), (Part::Artifact, Failure::Unreadable));
+        assert!(error.reason.contains("j.log.zst: a frame is damaged"), "{error}");
+    }
+    let refuses = |_| Err::<io::Empty, _>(io::Error::other("no frames"));
+    let error = verify_log_in(&packed, &tree.options(), refuses).unwrap_err();
+    assert!(error.reason.contains("no frames"), "{error}");
 }
 
 #[tokio::test]

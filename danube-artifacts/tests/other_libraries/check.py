@@ -107,7 +107,7 @@ for path in sorted(folder.glob("*/case.json")):
             seen["accepted"] += 1
             seen["schemas"] += 1
         if case["path"].startswith("artifacts/j/"):
-            signature = tree[case["path"].replace("artifacts/j/", "artifacts/j/.danube/") + ".sig"]
+            signature = tree[case["path"].replace("artifacts/j/", "artifacts/j/.danube/signatures/") + ".sig"]
             assert signature_holds(tree[case["path"]], signature, keys), name
             seen["signatures"] += 1
     elif name in FORGED:
@@ -116,7 +116,7 @@ for path in sorted(folder.glob("*/case.json")):
         seen["forged"] += 1
     elif name.startswith(("file_", "signature_")) and case["expect"]["failure"] == "mismatch" and name != "file_swapped":
         keys = trusted(case, tree)
-        signature = tree["artifacts/j/.danube/out/report.txt.sig"]
+        signature = tree["artifacts/j/.danube/signatures/out/report.txt.sig"]
         assert not signature_holds(tree["artifacts/j/out/report.txt"], signature, keys), name
         seen["signatures"] += 1
 assert not FORGED, FORGED

@@ -36,7 +36,7 @@ fn a_passing_job_exits_0_and_everything_lies_where_it_is_documented() {
     assert_eq!(fs::read(artifacts.join("out/a.txt")).unwrap(), b"kept\n");
     assert_eq!(mode(&artifacts.join("out/a.txt")), 0o444);
     assert!(!artifacts.join("out/empty").exists(), "an empty file is no artifact");
-    assert_eq!(fs::read(artifacts.join(".danube/out/a.txt.sig")).unwrap().len(), 64);
+    assert_eq!(fs::read(artifacts.join(".danube/signatures/out/a.txt.sig")).unwrap().len(), 64);
     let payload = fs::read_to_string(artifacts.join(".danube/provenance.json")).unwrap();
     assert!(
         payload.contains(id) && payload.contains("https://slsa.dev/provenance/v1"),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Danube, said, stderr};
+use crate::serve::Server;
 
 fn kept(danube: &Danube) -> PathBuf {
     danube.expect(
@@ -60,7 +61,7 @@ fn one_flipped_byte_anywhere_exits_1_and_names_what_failed() {
 
     let parts = [
         (file.clone(), "artifact: "),
-        (dir.join(".danube/out/a.txt.sig"), "signature"),
+        (dir.join(".danube/signatures/out/a.txt.sig"), "signature"),
         (dir.join(".danube/provenance.json"), "provenance.json"),
         (dir.join(".danube/provenance.dsse.json"), "provenance.dsse.json"),
     ];
@@ -89,7 +90,7 @@ fn a_file_is_verified_elsewhere_with_the_public_key_alone() {
     let elsewhere = tempfile::tempdir().unwrap();
     for (from, to) in [
         ("out/a.txt", "a.txt"),
-        (".danube/out/a.txt.sig", "a.txt.sig"),
+        (".danube/signatures/out/a.txt.sig", "a.txt.sig"),
         (".danube/provenance.json", "provenance.json"),
         (".danube/provenance.dsse.json", "provenance.dsse.json"),
     ] {
@@ -126,11 +127,91 @@ fn a_file_is_verified_elsewhere_with_the_public_key_alone() {
 }
 
 #[test]
+fn artifacts_called_like_what_danube_adds_are_artifacts_like_others() {
+    let danube = Danube::new();
+    let script = "mkdir provenance.json metadata.json; echo one > provenance.json/x; echo two > metadata.json/y; echo three > signatures";
+    let globs = ["--artifact", "*.json/*", "--artifact", "signatures"];
+    let run = [&["run"][..], &globs, &["--", "sh", "-c", script]].concat();
+    danube.expect(0, &run);
+    let listed = danube.expect(0, &["artifacts", "list", "latest"]);
+    let job = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+    let dir = danube.data().join("artifacts").join(&job);
+    let server = Server::start(&danube);
+    let names = ["metadata.json/y", "provenance.json/x", "signatures"];
+    for name in names {
+        assert!(listed.contains(name), "{listed}");
+        danube.expect(0, &["verify-artifact", dir.join(name).to_str().unwrap()]);
+        let signature = fs::read(dir.join(format!(".danube/signatures/{name}.sig"))).unwrap();
+        assert_eq!(signature.len(), 64);
+        let of_job = format!("/api/v1/jobs/{job}/artifacts");
+        for path in [format!("{of_job}/{name}.sig"), format!("{of_job}/{name}?part=signature")] {
+            assert!(server.get(&path, &[]) == signature, "{path}");
+        }
+        assert_eq!(server.get(&format!("{of_job}/{name}"), &[]), fs::read(dir.join(name)).unwrap());
+        let from = ["verify-artifact", "--server", server.base(), "--job", &job, name];
+        danube.expect(0, &from);
+    }
+    for name in names {
+        danube.expect(0, &["artifacts", "delete", "latest", name]);
+    }
+    assert!(!dir.exists(), "nothing is left of the job's artifacts");
+}
+
+#[test]
+fn a_compressed_log_is_verified_offline_by_its_text() {
+    let danube = Danube::new();
+    let config = danube.work().join("danube.toml");
+    fs::write(&config, "[logs]\ncompress = true\n").unwrap();
+    let compressing = ["--config", config.to_str().unwrap()];
+    // More than one frame of text.
+    danube.expect(0, &[&compressing[..], &["run", "--", "seq", "1", "20000"]].concat());
+    let job = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+    let text = danube.expect(0, &["logs", "latest"]);
+    let frames = danube.data().join(format!("logs/{job}.log.zst"));
+    let path = frames.to_str().unwrap();
+    let out = danube.expect(0, &["verify-artifact", "--log", path, "--job", &job]);
+    assert!(out.contains(&format!("read {} bytes of log", text.len())), "{out}");
+    // Elsewhere, beside the provenance alone.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("build.zst");
+    fs::copy(&frames, &copy).unwrap();
+    let of_job = danube.data().join("artifacts").join(&job).join(".danube");
+    for name in ["provenance.json", "provenance.dsse.json"] {
+        fs::copy(of_job.join(name), elsewhere.path().join(name)).unwrap();
+    }
+    danube.expect(0, &["verify-artifact", "--log", copy.to_str().unwrap()]);
+    // The same text as a plain file.
+    let plain = elsewhere.path().join("build.log");
+    fs::write(&plain, &text).unwrap();
+    danube.expect(0, &["verify-artifact", "--log", plain.to_str().unwrap()]);
+
+    let whole = fs::read(&frames).unwrap();
+    flip(&frames, whole.len() / 2);
+    let out = danube.run(&["verify-artifact", "--log", path]);
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    let damaged = format!("artifact: cannot read {path}: the compressed log is damaged: ");
+    assert!(stderr(&out).contains(&damaged), "{}", said(&out));
+    assert!(out.stdout.is_empty(), "{}", said(&out));
+    fs::write(&frames, &whole[..whole.len() - 1]).unwrap();
+    let out = danube.run(&["verify-artifact", "--log", path]);
+    assert!(out.status.code() == Some(1) && stderr(&out).contains(&damaged), "{}", said(&out));
+    // Another log, whole as it is, is not this one.
+    danube.expect(0, &[&compressing[..], &["run", "--", "seq", "1", "20000"]].concat());
+    let other = danube.jobs()[0]["id"].as_str().unwrap().to_owned();
+    fs::copy(danube.data().join(format!("logs/{other}.log.zst")), &frames).unwrap();
+    let out = danube.run(&["verify-artifact", "--log", path]);
+    assert!(out.status.code() == Some(1) && stderr(&out).contains("SHA-256"), "{}", said(&out));
+}
+
+#[test]
 fn another_artifact_of_the_same_job_is_not_taken_for_this_one() {
     let danube = Danube::new();
     let dir = kept(&danube);
     let (a, b) = (dir.join("out/a.txt"), dir.join("out/b.txt"));
-    let (sig_a, sig_b) = (dir.join(".danube/out/a.txt.sig"), dir.join(".danube/out/b.txt.sig"));
+    let (sig_a, sig_b) = (
+        dir.join(".danube/signatures/out/a.txt.sig"),
+        dir.join(".danube/signatures/out/b.txt.sig"),
+    );
     for (from, to) in [(&b, &a), (&sig_b, &sig_a)] {
         fs::set_permissions(to, fs::Permissions::from_mode(0o644)).unwrap();
         fs::write(to, fs::read(from).unwrap()).unwrap();

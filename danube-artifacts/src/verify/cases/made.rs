@@ -3,16 +3,18 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::super::tests::malleable;
 use super::*;
 use crate::attest::{
-    EntryPoint, LogSubject, PAYLOAD_TYPE, ProvenanceForm, ProvenanceInput, Source, pae, statement,
+    EntryPoint, Envelope, LogSubject, PAYLOAD_TYPE, ProvenanceForm, ProvenanceInput, Source, pae,
+    statement,
 };
 use crate::{ArtifactRecord, ArtifactState, Signer, SigningKey};
 
 pub(super) const REPORT: &str = "artifacts/j/out/report.txt";
-const SIGNATURE: &str = "artifacts/j/.danube/out/report.txt.sig";
+const SIGNATURE: &str = "artifacts/j/.danube/signatures/out/report.txt.sig";
 const ENVELOPE: &str = "artifacts/j/.danube/provenance.dsse.json";
 pub(super) const PAYLOAD: &str = "artifacts/j/.danube/provenance.json";
 pub(super) const LOG: &str = "logs/j.log";
@@ -110,7 +112,7 @@ pub(super) fn good(key: &SigningKey, form: ProvenanceForm) -> Tree {
     for (name, bytes) in FILES {
         tree.insert(format!("artifacts/j/{name}"), bytes.to_vec());
         let signature = sign(key, digest(bytes).as_bytes());
-        tree.insert(format!("artifacts/j/.danube/{name}.sig"), signature);
+        tree.insert(format!("artifacts/j/.danube/signatures/{name}.sig"), signature);
     }
     prove(&mut tree, key, payload(&about("j", form), &FILES, Some(LOG_BYTES)));
     tree.insert(LOG.to_owned(), LOG_BYTES.to_vec());
@@ -215,6 +217,22 @@ pub(super) fn add_evidence(cases: &mut Cases) {
         &[],
         None,
         base(),
+    );
+    cases.add(
+        "good_below_the_provenances_name",
+        "an artifact in a directory called like the provenance",
+        "artifacts/j/provenance.json/x",
+        &[],
+        None,
+        {
+            let more: (&str, &[u8]) = ("provenance.json/x", b"{}");
+            let files = [&FILES[..], &[more]].concat();
+            let mut t = proved(payload(&about("j", v1), &files, Some(LOG_BYTES)));
+            t.insert("artifacts/j/provenance.json/x".to_owned(), more.1.to_vec());
+            let signature = sign(&one, digest(more.1).as_bytes());
+            t.insert("artifacts/j/.danube/signatures/provenance.json/x.sig".to_owned(), signature);
+            t
+        },
     );
     cases.add("good_log", "the log, which the provenance binds", LOG, &["--log"], None, base());
     cases.add(
@@ -341,7 +359,10 @@ pub(super) fn add_evidence(cases: &mut Cases) {
         {
             let mut t = base();
             t.insert(REPORT.to_owned(), t["artifacts/j/notes.sig"].clone());
-            t.insert(SIGNATURE.to_owned(), t["artifacts/j/.danube/notes.sig.sig"].clone());
+            t.insert(
+                SIGNATURE.to_owned(),
+                t["artifacts/j/.danube/signatures/notes.sig.sig"].clone(),
+            );
             t
         },
     );
