@@ -24,6 +24,8 @@ use danube_core::files::{Existing, TemporaryFile, create_private_dir, sync_dir};
 use danube_core::{ByteRange, JobId};
 use rustix::fs::{FlockOperation, flock};
 
+pub use self::frames::LogText;
+
 use self::dir::{Dir, Stored, io_error, lock_named};
 use self::lines::Indexes;
 use self::owned::Owned;

@@ -19,7 +19,7 @@ mod writer;
 
 pub use error::Error;
 pub use follow::{FollowEvent, Follower};
-pub use fs::FsLogs;
+pub use fs::{FsLogs, LogText};
 pub use index::{Landmark, LineIndex, Sought};
 pub use line::{Line, LineFormat, LineSource, MAX_LINE_BYTES, parse_line};
 pub use memory::MemoryLogs;

@@ -4,10 +4,11 @@
 use danube_artifacts::attest::{MAX_PROVENANCE_BYTES, ProvenanceInput};
 use danube_artifacts::verify::{
     Digester, Evidence, Fetched, FetchedSubject, VerifyError, VerifyOptions, verify_fetched,
-    verify_file, verify_log,
+    verify_file, verify_log, verify_log_in,
 };
 use danube_artifacts::{PublicKeys, Signature, Verified};
 use danube_core::{ArtifactName, ErrorClass};
+use danube_logs::LogText;
 
 use crate::app::trusted_keys;
 use crate::cli::VerifyArgs;
@@ -52,7 +53,11 @@ fn check(config: &Config, mut args: VerifyArgs) -> Result<u8, Failure> {
     let path = args.path.take().expect("the command line asks for it");
     let is_log = args.log;
     let options = options(config, args)?;
-    let verified = if is_log { verify_log(&path, &options) } else { verify_file(&path, &options) };
+    let verified = match path.extension().is_some_and(|extension| extension == "zst") {
+        true if is_log => verify_log_in(&path, &options, LogText::of_compressed),
+        false if is_log => verify_log(&path, &options),
+        _ => verify_file(&path, &options),
+    };
     tell(verified, &path.display().to_string())
 }
 

@@ -3,8 +3,9 @@
 //! Frames of 128 KiB, each with a checksum, and a table of them at the end
 //! (<https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md>).
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 use danube_core::ByteRange;
@@ -23,7 +24,7 @@ const MAX_PACKED_BYTES: u64 = MAX_FRAME_BYTES + 64 * 1024;
 /// zstd's own default: on build output about ten times smaller at some hundred megabytes a second.
 const LEVEL: i32 = 3;
 
-/// What is compared at once.
+/// What is compared at once, and read ahead of a [`LogText`].
 const BLOCK_BYTES: u64 = 1024 * 1024;
 
 /// Compresses `len` bytes of a log into an empty file, and makes sure that they can be read back.
@@ -77,6 +78,13 @@ pub(super) fn len(file: &File) -> io::Result<u64> {
 /// The table of a file's frames. It has no checksum of its own, so it must look like one of ours: all frames but the last are of one
 /// size, and they fill the file.
 fn table(mut file: &File) -> io::Result<SeekTable> {
+    // The last 9 bytes say how many frames there are, 8 bytes each in the table: room is made for no more than fit.
+    let len = file.metadata()?.len();
+    let end = read_range(file, ByteRange::with_len(len.saturating_sub(9), 4))?;
+    let frames = end[..].try_into().map(u32::from_le_bytes);
+    if !frames.is_ok_and(|frames| 17 + u64::from(frames) * 8 <= len) {
+        return Err(damaged("it does not end with a table of frames"));
+    }
     let table = SeekTable::from_seekable(&mut file).map_err(error)?;
     let last = table.num_frames().checked_sub(1).ok_or_else(|| damaged("it has no frames"))?;
     let size = |frame| table.frame_size_decomp(frame).map_err(error);
@@ -87,16 +95,20 @@ fn table(mut file: &File) -> io::Result<SeekTable> {
             return Err(damaged("the table of its frames is not as it was written"));
         }
     }
-    let rest = file.metadata()?.len().checked_sub(table.size_comp());
+    let rest = len.checked_sub(table.size_comp());
     if rest != Some(table.clone().into_serializer().encoded_len() as u64) {
         return Err(damaged("its frames do not fill it"));
     }
     Ok(table)
 }
 
-/// The bytes of a range; short at the end. Whole frames are unpacked, since their checksums are at their ends.
+/// The bytes of a range; short at the end.
 pub(super) fn read(file: &File, range: ByteRange) -> io::Result<Bytes> {
-    let table = table(file)?;
+    unpack(file, &table(file)?, range)
+}
+
+/// Whole frames are unpacked, since their checksums are at their ends.
+fn unpack(file: &File, table: &SeekTable, range: ByteRange) -> io::Result<Bytes> {
     let range = range.clamp_end(table.size_decomp());
     let mut bytes = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
     let mut unpacked = Vec::new();
@@ -125,6 +137,54 @@ pub(super) fn read(file: &File, range: ByteRange) -> io::Result<Bytes> {
         at = end;
     }
     Ok(bytes.freeze())
+}
+
+/// The text of a compressed log (`<job>.log.zst`) from its beginning to its end, for whoever has the file and
+/// no store. It blocks, and holds about a mebibyte.
+///
+/// A reader that came to the end has read every byte of every frame, and the checksum of each held. A file that is
+/// damaged, or compressed by something else, is an error of the kind [`io::ErrorKind::InvalidData`], never a shorter
+/// text.
+pub struct LogText {
+    file: File,
+    table: SeekTable,
+    /// Where what was read ahead ends.
+    at: u64,
+    ahead: Bytes,
+}
+
+impl LogText {
+    /// Reads the table of the file's frames.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`io::ErrorKind::InvalidData`] for what is no compressed log.
+    pub fn of_compressed(file: File) -> io::Result<Self> {
+        let table = table(&file)?;
+        Ok(Self { file, table, at: 0, ahead: Bytes::new() })
+    }
+}
+
+impl fmt::Debug for LogText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogText")
+            .field("file", &self.file)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Read for LogText {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead.is_empty() && !buffer.is_empty() {
+            self.ahead =
+                unpack(&self.file, &self.table, ByteRange::with_len(self.at, BLOCK_BYTES))?;
+            self.at += self.ahead.len() as u64;
+        }
+        let len = buffer.len().min(self.ahead.len());
+        buffer[..len].copy_from_slice(&self.ahead.split_to(len));
+        Ok(len)
+    }
 }
 
 fn damaged(why: &str) -> io::Error {

@@ -1,5 +1,6 @@
 //! What is particular to files: names, links, locks, and what a crash leaves.
 
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
@@ -440,6 +441,50 @@ async fn frames_are_sealed_without_their_state_and_refused_where_they_are_damage
         fs::write(&frames, &whole[..cut]).unwrap();
         assert!(store.stat(&id()).await.is_err(), "{cut} bytes");
         assert!(store.read(&id(), ByteRange::new(0, 1)).await.is_err(), "{cut} bytes");
+    }
+}
+
+#[tokio::test]
+async fn the_text_of_a_compressed_file_is_the_log_or_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = dir.path().join("job.log.zst");
+    sealed_long(&FsLogs::compressed(dir.path())).await;
+    let text = || {
+        let mut text = Vec::new();
+        LogText::of_compressed(File::open(&frames)?)?.read_to_end(&mut text).map(|_| text)
+    };
+    assert_eq!(text().unwrap(), long_text());
+    let mut byte_by_byte = LogText::of_compressed(File::open(&frames).unwrap()).unwrap();
+    assert_eq!(byte_by_byte.read(&mut []).unwrap(), 0);
+    for wanted in long_text() {
+        let mut byte = [0];
+        assert_eq!((byte_by_byte.read(&mut byte).unwrap(), byte[0]), (1, wanted));
+    }
+    assert_eq!(byte_by_byte.read(&mut [0; 9]).unwrap(), 0);
+
+    let whole = fs::read(&frames).unwrap();
+    let mut refused = 0;
+    for at in (0..whole.len()).step_by(whole.len() / 500) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&frames, damaged).unwrap();
+        match text() {
+            Ok(text) => assert!(text == long_text(), "byte {at}"),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 450, "{refused}");
+    for cut in (0..whole.len()).step_by(whole.len() / 50) {
+        fs::write(&frames, &whole[..cut]).unwrap();
+        assert_eq!(text().unwrap_err().kind(), io::ErrorKind::InvalidData, "{cut} bytes");
+    }
+    // Text is no compressed log, nor is what another program compressed.
+    for other in [long_text(), b"\x28\xb5\x2f\xfd\x24\x00\x01\x00\x00".to_vec()] {
+        fs::write(&frames, other).unwrap();
+        assert_eq!(text().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }
 
