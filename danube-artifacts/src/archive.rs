@@ -42,6 +42,7 @@ mod gunzip;
 mod header;
 mod pack;
 mod path;
+mod staging;
 mod unpack;
 
 #[cfg(test)]

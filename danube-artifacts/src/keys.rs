@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use async_trait::async_trait;
+use danube_core::Timestamp;
 use danube_core::files::{self, Existing, PrivateFileError};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{Error, KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 
+mod leftovers;
 #[cfg(test)]
 mod tests;
 
@@ -102,10 +104,22 @@ impl SigningKeys {
         files::write_atomic(&path, key.to_pem().as_bytes(), 0o600, Existing::Replace)
             .map_err(|e| file_error("write", &path, e))?;
         replace_public(keys_dir, &key)?;
+        leftovers::sweep_old(keys_dir);
         Ok(key)
     }
 
-    /// Trusts a key no more: its private part is deleted, its public part is set aside. What it signed
+    /// Removes the temporary files that killed writers of keys left in the directory and nobody touched since
+    /// `before`, and tells how many there were. Some of them hold private keys, most of which never signed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`]. A directory that is not there holds none.
+    pub fn sweep(keys_dir: &Path, before: Timestamp) -> Result<u64, Error> {
+        leftovers::sweep(keys_dir, before.into())
+    }
+
+    /// Trusts a key no more: its private part is deleted, also where a killed writer left it, and its
+    /// public part is set aside. What it signed
     /// does not verify any longer with the keys of this directory.
     ///
     /// # Errors
@@ -127,6 +141,7 @@ impl SigningKeys {
             }
             _ => {}
         }
+        leftovers::remove_copies_of(keys_dir, id)?;
         match fs::rename(&public, by_id.join(format!("{id}.revoked"))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(Error::invalid("key", id.as_str(), "is not among the trusted ones"))

@@ -69,6 +69,10 @@ fn unpack_blocking(file: &Path, into: &Path) -> Result<u8, Failure> {
         }
         Err(error) => return Err(failure(&error)),
     };
+    if unpacked.leftovers > 0 {
+        let count = unpacked.leftovers;
+        Sink::Stderr.line(&format!("danube: removed what killed unpackings left: {count}"));
+    }
     Sink::Stderr.line(&format!(
         "danube: unpacked {} entries ({}) into {}",
         unpacked.entries,

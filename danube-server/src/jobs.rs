@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use danube_artifacts::SigningKeys;
 use danube_core::{ErrorClass, JobId, Timestamp};
 use danube_logs::{LogPhase, LogStore};
 use danube_store::{JobQuery, JobRecord, JobStore, Store, StoreOptions};
@@ -113,9 +114,13 @@ async fn compress_logs(app: &App) -> Result<(), Failure> {
     }
 }
 
-/// What puts that died left, bytes that no artifact has any more, and uploads that nobody goes on with.
+/// What puts and writers of keys that died left, bytes that no artifact has any more, and uploads that nobody
+/// goes on with.
 async fn sweep_leftovers(app: &App) -> Result<u64, Failure> {
     let before = app.clock.now() - LEFTOVERS_STAY;
+    let keys_dir = app.keys_dir();
+    let swept = tokio::task::spawn_blocking(move || SigningKeys::sweep(&keys_dir, before)).await;
+    swept.expect("looking at keys does not panic")?;
     Ok(app.blobs.sweep(before).await? + app.uploads.sweep_uploads(before).await?)
 }
 

@@ -1,15 +1,15 @@
 //! Unpacking into a directory that appears whole or not at all.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::staging::Staging;
 use super::{ArchiveError, Entries, EntryKind, Limits};
 use crate::beneath;
 
@@ -23,13 +23,16 @@ pub struct Unpacked {
     pub entries: u64,
     /// How many bytes the files have.
     pub content_bytes: u64,
+    /// How many directories that killed unpackings had left beside were removed.
+    pub leftovers: u64,
 }
 
 /// Unpacks a tar.gz into the new directory `into`, whose parent must exist.
 ///
 /// It is unpacked beside (`.danube-unpack-*`, mode 0700) and renamed when everything was read and
-/// nothing was refused; after an error that is removed, after a crash it stays. Modes are 0755 and 0644
-/// less the umask. Nothing is synced: what matters beyond the machine's next crash is the archive.
+/// nothing was refused. After an error that is removed; what a crash leaves, the next unpacking into the
+/// same directory removes. Modes are 0755 and 0644 less the umask. Nothing is synced: what matters
+/// beyond the machine's next crash is the archive.
 ///
 /// # Errors
 ///
@@ -41,7 +44,9 @@ pub fn unpack(source: impl Read, into: &Path, limits: &Limits) -> Result<Unpacke
         return Err(exists());
     }
     let staging = Staging::create_beside(into)?;
-    let tree = staging.0.join("tree");
+    // Before anything is written: they may be what fills the disk.
+    let leftovers = staging.remove_leftovers();
+    let tree = staging.tree();
     let failed = |operation, path: &Path, e: io::Error| ArchiveError::File {
         operation,
         path: path.to_owned(),
@@ -49,44 +54,13 @@ pub fn unpack(source: impl Read, into: &Path, limits: &Limits) -> Result<Unpacke
     };
     DirBuilder::new().mode(0o755).create(&tree).map_err(|e| failed("create", &tree, e))?;
     let root = beneath::open_root(&tree).map_err(|e| failed("open", &tree, e))?;
-    let unpacked = Unpack { root, parent: None, into }.all(source, limits)?;
+    let mut unpacked = Unpack { root, parent: None, into }.all(source, limits)?;
+    unpacked.leftovers = leftovers;
     let cwd = rustix::fs::CWD;
     match rustix::fs::renameat_with(cwd, &tree, cwd, into, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(unpacked),
         Err(Errno::EXIST) => Err(exists()),
         Err(e) => Err(failed("rename the unpacked tree to", into, e.into())),
-    }
-}
-
-/// The directory that things are unpacked in; it is removed with all that is in it.
-struct Staging(PathBuf);
-
-impl Staging {
-    fn create_beside(into: &Path) -> Result<Self, ArchiveError> {
-        let failed = |path: &Path, source| ArchiveError::File {
-            operation: "create a directory beside",
-            path: path.to_owned(),
-            source,
-        };
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|e| failed(into, io::Error::other(e)))?;
-        let name = format!(".danube-unpack-{:016x}", u64::from_le_bytes(random));
-        let path = into.with_file_name(OsString::from(name));
-        DirBuilder::new().mode(0o700).create(&path).map_err(|e| failed(into, e))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "made by us, private, of a random name; links in it are not followed"
-        )]
-        let removed = fs::remove_dir_all(&self.0);
-        if let Err(error) = removed {
-            tracing::warn!(path = %self.0.display(), %error, "cannot remove what was unpacked");
-        }
     }
 }
 
@@ -100,7 +74,7 @@ struct Unpack<'a> {
 impl Unpack<'_> {
     fn all(mut self, source: impl Read, limits: &Limits) -> Result<Unpacked, ArchiveError> {
         let mut entries = Entries::from_gzip(source, limits.clone());
-        let mut unpacked = Unpacked { entries: 0, content_bytes: 0 };
+        let mut unpacked = Unpacked { entries: 0, content_bytes: 0, leftovers: 0 };
         let mut buffer = vec![0; BUFFER_BYTES];
         // Links come last: while files are written there is no link to follow.
         let mut links = Vec::new();

@@ -317,3 +317,48 @@ crate::signing_conformance!(ed25519, {
     let public = key.public_keys();
     (key, public)
 });
+
+#[test]
+fn what_killed_writers_of_keys_left_goes_when_it_is_old_or_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path();
+    assert_eq!(SigningKeys::sweep(&keys.join("missing"), danube_core::Timestamp::MAX).unwrap(), 0);
+    let (first, _) = SigningKeys::open_or_create(keys).unwrap();
+    let left = |below: &str| {
+        let path = keys.join(below);
+        // Killed between the two names: what goes is the name.
+        fs::hard_link(keys.join(format!("signing/{}.key", first.key_id())), &path).unwrap();
+        path
+    };
+    let age = |path: &Path, seconds| {
+        let copy = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        files::write_atomic(path, &copy, 0o600, Existing::Refuse).unwrap();
+        let file = fs::File::open(path).unwrap();
+        let now = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(now - std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    let (old, young) = (left(".tmp-0123456789abcdef"), left("signing/.tmp-0123456789abcdef"));
+    age(&old, 3_700);
+    age(&young, 3_000);
+    // Not ours, however old.
+    let kept = [keys.join(".tmp-notes"), keys.join("signing/.tmp-0123456789abcdeg")];
+    for path in &kept {
+        fs::write(path, "").unwrap();
+        age(path, 1_000_000);
+    }
+    SigningKeys::rotate(keys).unwrap();
+    assert!(!old.exists() && young.exists());
+
+    let link = left(".tmp-00000000000000aa");
+    let half = keys.join(".tmp-00000000000000bb");
+    fs::write(&half, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    SigningKeys::revoke(keys, &first.key_id()).unwrap();
+    assert!(!young.exists() && !link.exists(), "copies of a revoked key");
+    assert!(half.exists());
+    let before = danube_core::Timestamp::UNIX_EPOCH;
+    assert_eq!(SigningKeys::sweep(keys, before).unwrap(), 0);
+    assert_eq!(SigningKeys::sweep(keys, danube_core::Timestamp::MAX).unwrap(), 1);
+    assert!(!half.exists() && kept.iter().all(|path| path.exists()));
+    SigningKeys::open(keys).unwrap();
+}

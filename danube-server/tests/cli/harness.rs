@@ -177,6 +177,57 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("waited a minute in vain until {what}");
 }
 
+/// Runs `danube ARGS` again and again under strace, killed at the first call of a kind, the second and so on,
+/// until it comes through; looks at what is there after each run. Returns how many were killed.
+#[track_caller]
+pub(crate) fn killed_at_every_call(
+    danube: &Danube,
+    args: &[&str],
+    calls: &[&str],
+    mut look: impl FnMut(),
+) -> usize {
+    let mut killed = 0;
+    for call in calls {
+        for n in 1.. {
+            let itself = danube.command(args);
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null"]);
+            strace.args(["-e", &format!("trace={call}")]);
+            strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
+            strace.arg(itself.get_program()).args(itself.get_args()).current_dir(danube.work());
+            for (name, value) in itself.get_envs() {
+                match value {
+                    Some(value) => strace.env(name, value),
+                    None => strace.env_remove(name),
+                };
+            }
+            let out = strace.output().expect("strace is installed");
+            look();
+            if out.status.success() {
+                break;
+            }
+            killed += 1;
+            assert!(n < 500, "{call} never comes through: {}", said(&out));
+        }
+    }
+    killed
+}
+
+/// Every file below a directory, in order.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => open.push(entry.path()),
+                false => found.push(entry.path()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// What a process printed, for a message.
 pub(crate) fn said(out: &Output) -> String {
     format!(
