@@ -4,7 +4,7 @@
 //! does meanwhile: what [`find`] names is opened again by [`open_beneath`], which refuses what has
 //! become something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -14,155 +14,61 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use danube_core::ArtifactName;
-use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
 use crate::{Error, beneath};
 
+mod patterns;
 #[cfg(test)]
 mod tests;
 
-/// The most globs of one job.
-pub const MAX_PATTERNS: usize = 100;
-/// The longest glob, in bytes.
-pub const MAX_PATTERN_BYTES: usize = 1024;
+pub use patterns::{MAX_PATTERN_BYTES, MAX_PATTERNS, Patterns, Preset};
+
+/// The most bytes that the files of one job have together by default: 50 GB, ten of the longest.
+pub const DEFAULT_MAX_TOTAL_BYTES: u64 = 10 * crate::DEFAULT_MAX_BYTES;
 /// The most entries [`find`] looks at: a tree of a million files is read in seconds.
 pub const MAX_ENTRIES: u64 = 1_000_000;
 /// The most things [`find`] names as skipped; more are only counted.
 pub const MAX_SKIPPED: usize = 1_000;
 
-/// Globs that were checked.
-///
-/// They are matched against the whole path below the root, by case. `?` and `*` match within one
-/// component, names that begin with a dot included; `**` as a component matches any number of
-/// directories; `[a-z]`, `{a,b}` and `\` work as usual. `./` in front is dropped.
-#[derive(Debug, Clone)]
-pub struct Patterns {
-    globs: Vec<Pattern>,
-    set: GlobSet,
-}
-
-#[derive(Debug, Clone)]
-struct Pattern {
-    text: String,
-    /// One for each component, as far as the glob can be cut into components.
-    components: Option<Vec<Component>>,
-}
-
-#[derive(Debug, Clone)]
-enum Component {
-    Matches(GlobMatcher),
-    AnyDepth,
-}
-
-impl Patterns {
-    /// Checks globs: relative, without `..`, at most [`MAX_PATTERNS`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`], which names the glob; [`Error::TooMany`].
-    pub fn parse(globs: &[String]) -> Result<Self, Error> {
-        if globs.len() > MAX_PATTERNS {
-            return Err(Error::TooMany { what: "globs", limit: MAX_PATTERNS as u64 });
-        }
-        let mut set = GlobSetBuilder::new();
-        let mut patterns = Vec::with_capacity(globs.len());
-        for glob in globs {
-            let refused = |rule: String| Error::invalid("glob", glob, rule);
-            let text = glob.strip_prefix("./").unwrap_or(glob);
-            check(text).map_err(|rule| refused(rule.to_owned()))?;
-            let whole =
-                glob_of(text).map_err(|e| refused(format!("is not a glob: {}", e.kind())))?;
-            set.add(whole);
-            let components = text.split('/').map(component_of).collect::<Result<_, _>>().ok();
-            patterns.push(Pattern { text: text.to_owned(), components });
-        }
-        let set = set.build().map_err(|e| {
-            Error::invalid("glob", &globs.join(" "), format!("cannot be used: {}", e.kind()))
-        })?;
-        Ok(Self { globs: patterns, set })
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.globs.is_empty()
-    }
-
-    /// Whether one of them matches this path below the root.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        self.set.is_match(path)
-    }
-
-    /// Whether something below this directory can match.
-    fn lead_below(&self, dir: &[u8]) -> bool {
-        dir.is_empty() || self.globs.iter().any(|pattern| pattern.leads_below(dir))
-    }
-}
-
-impl Pattern {
-    fn leads_below(&self, dir: &[u8]) -> bool {
-        let Some(components) = &self.components else { return true };
-        let mut dirs = 0;
-        for name in dir.split(|byte| *byte == b'/') {
-            match components.get(dirs) {
-                Some(Component::AnyDepth) => return true,
-                Some(Component::Matches(glob)) if glob.is_match(OsStr::from_bytes(name)) => {}
-                _ => return false,
-            }
-            dirs += 1;
-        }
-        components.len() > dirs
-    }
-}
-
-fn check(glob: &str) -> Result<(), &'static str> {
-    if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
-        Err("must be 1 to 1024 bytes long")
-    } else if glob.starts_with('/') {
-        Err("must be relative to the work directory")
-    } else if glob.chars().any(char::is_control) {
-        Err("must not contain control characters")
-    } else if glob.split('/').any(|component| component == "..") {
-        Err("must not leave the work directory with '..'")
-    } else if glob.ends_with('/') {
-        Err("must name files: write ** behind the last '/' for all that is below")
-    } else if glob.split('/').any(|component| component.is_empty() || component == ".") {
-        Err("must not contain empty components or '.'")
-    } else {
-        Ok(())
-    }
-}
-
-fn glob_of(text: &str) -> Result<globset::Glob, globset::Error> {
-    GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build()
-}
-
-fn component_of(text: &str) -> Result<Component, globset::Error> {
-    if text.contains("**") {
-        return Ok(Component::AnyDepth);
-    }
-    Ok(Component::Matches(glob_of(text)?.compile_matcher()))
-}
-
 /// The bounds of [`find`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CollectLimits {
-    /// The most files; more are an error, so that none is left out in silence.
+    /// The most files.
     pub max_files: usize,
     /// The longest file; longer ones are skipped.
     pub max_file_bytes: u64,
+    /// The most bytes of all files together.
+    pub max_total_bytes: u64,
+    /// What becomes of files beyond `max_files` and `max_total_bytes`.
+    pub beyond: Beyond,
     /// How many directories may lie inside each other; deeper ones are skipped.
     pub max_depth: usize,
 }
 
+/// What [`find`] does about files beyond the limits of a job as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Beyond {
+    /// Nothing is found, and the error says why: what a job succeeds with is whole.
+    #[default]
+    Refuse,
+    /// They are skipped, the last by name first: for who wants to see what there is of a job that broke.
+    LeaveOut,
+}
+
 impl Default for CollectLimits {
-    /// 10,000 files of at most [`DEFAULT_MAX_BYTES`](crate::DEFAULT_MAX_BYTES), 64 directories deep.
+    /// 10,000 files of at most [`DEFAULT_MAX_BYTES`](crate::DEFAULT_MAX_BYTES) each and
+    /// [`DEFAULT_MAX_TOTAL_BYTES`] together, 64 directories deep, and nothing where there is more.
     fn default() -> Self {
-        Self { max_files: 10_000, max_file_bytes: crate::DEFAULT_MAX_BYTES, max_depth: 64 }
+        Self {
+            max_files: 10_000,
+            max_file_bytes: crate::DEFAULT_MAX_BYTES,
+            max_total_bytes: DEFAULT_MAX_TOTAL_BYTES,
+            beyond: Beyond::Refuse,
+            max_depth: 64,
+        }
     }
 }
 
@@ -181,6 +87,20 @@ impl CollectLimits {
         self
     }
 
+    /// With so many bytes in all.
+    #[must_use]
+    pub fn with_max_total_bytes(mut self, max_total_bytes: u64) -> Self {
+        self.max_total_bytes = max_total_bytes;
+        self
+    }
+
+    /// With this done about what is beyond.
+    #[must_use]
+    pub fn with_beyond(mut self, beyond: Beyond) -> Self {
+        self.beyond = beyond;
+        self
+    }
+
     /// With this depth.
     #[must_use]
     pub fn with_max_depth(mut self, max_depth: usize) -> Self {
@@ -189,8 +109,8 @@ impl CollectLimits {
     }
 }
 
-/// A file that matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file that matches. They are ordered by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundFile {
     /// Its name.
     pub name: ArtifactName,
@@ -219,15 +139,18 @@ pub struct Found {
     pub more_skipped: u64,
     /// The globs that match nothing at all.
     pub unmatched: Vec<String>,
+    /// The presets of which no glob matches anything.
+    pub unmatched_presets: Vec<Preset>,
 }
 
 /// Finds the regular, non-empty files below `root` that match, without following a symbolic link and
 /// without going into `exclude` (files or directories, recognised whatever path leads to them). Only
-/// directories that a glob can lead into are read.
+/// directories that a glob can lead into are read. The same tree gives the same answer, in the same order.
 ///
 /// # Errors
 ///
-/// [`Error::File`] when the root cannot be read; [`Error::TooMany`] beyond the limits.
+/// [`Error::File`] when the root cannot be read; [`Error::TooMany`] beyond [`MAX_ENTRIES`] and, unless
+/// they are to be left out, for files beyond the limits.
 pub fn find(
     root: &Path,
     patterns: &Patterns,
@@ -241,9 +164,10 @@ pub fn find(
         patterns,
         limits,
         exclude: excluded.map(|meta| (meta.dev(), meta.ino())).collect(),
-        matched: vec![false; patterns.globs.len()],
+        matched: vec![false; patterns.len()],
         entries: 0,
         dirs: vec![(Vec::new(), 0)],
+        files: BinaryHeap::new(),
         found: Found::default(),
     };
     if patterns.is_empty() {
@@ -259,11 +183,10 @@ pub fn find(
             Err(Stop::Unreadable(e)) => walk.skip(&dir, format!("cannot be read: {e}")),
         }
     }
+    walk.fit()?;
     let Walk { mut found, matched, .. } = walk;
-    found.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     found.skipped.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    let unmatched = patterns.globs.iter().zip(matched).filter(|(_, matched)| !matched);
-    found.unmatched = unmatched.map(|(pattern, _)| pattern.text.clone()).collect();
+    (found.unmatched, found.unmatched_presets) = patterns.unmatched(&matched);
     Ok(found)
 }
 
@@ -307,6 +230,8 @@ struct Walk<'a> {
     /// Directories to read, with their depth. Paths, not open directories: their number is not
     /// bounded by that of open files.
     dirs: Vec<(Vec<u8>, usize)>,
+    /// The files, the last by name on top.
+    files: BinaryHeap<FoundFile>,
     found: Found,
 }
 
@@ -356,7 +281,10 @@ impl Walk<'_> {
         depth: usize,
         kind: FileType,
     ) -> Result<(), Stop> {
-        let matching = self.patterns.set.matches(OsStr::from_bytes(&path));
+        if self.patterns.excludes(&path) {
+            return Ok(());
+        }
+        let matching = self.patterns.matching(&path);
         let leads_on = self.patterns.lead_below(&path);
         if matching.is_empty() && !leads_on {
             return Ok(());
@@ -373,9 +301,8 @@ impl Walk<'_> {
             FileType::Unknown => FileType::from_raw_mode(stat.st_mode),
             known => known,
         };
-        let is_literal = |walk: &Self| {
-            matching.iter().any(|at| walk.patterns.globs[*at].text.as_bytes() == path)
-        };
+        let is_literal =
+            |walk: &Self| matching.iter().any(|at| walk.patterns.is_literally(*at, &path));
         match kind {
             FileType::Directory => {
                 if leads_on {
@@ -412,14 +339,50 @@ impl Walk<'_> {
         }
         self.note(&matching);
         match self.acceptable(&path, &stat) {
-            Ok(file) => {
-                if self.found.files.len() == self.limits.max_files {
-                    let limit = self.limits.max_files as u64;
-                    return Err(Stop::Limit(Error::TooMany { what: "files match", limit }));
-                }
-                self.found.files.push(file);
-            }
+            Ok(file) => return self.take(file),
             Err(reason) => self.skip(&path, reason),
+        }
+        Ok(())
+    }
+
+    /// Takes a file in. Of too many the first by name are the ones that stay, whatever order they come in.
+    fn take(&mut self, file: FoundFile) -> Result<(), Stop> {
+        self.files.push(file);
+        let most = self.limits.max_files;
+        if self.files.len() <= most {
+            return Ok(());
+        }
+        if self.limits.beyond == Beyond::Refuse {
+            let limit = most as u64;
+            return Err(Stop::Limit(Error::TooMany { what: "files match", limit }));
+        }
+        if let Some(last) = self.files.pop() {
+            self.skip(
+                last.name.as_str().as_bytes(),
+                format!("is beyond the limit of {most} files"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Puts the files in order and holds them against the limit of all together.
+    fn fit(&mut self) -> Result<(), Error> {
+        let most = self.limits.max_total_bytes;
+        let mut total: u64 = 0;
+        for file in std::mem::take(&mut self.files).into_sorted_vec() {
+            let with_it = total.saturating_add(file.size_bytes);
+            if with_it <= most {
+                total = with_it;
+                self.found.files.push(file);
+            } else if self.limits.beyond == Beyond::Refuse {
+                return Err(Error::TooMany {
+                    what: "bytes are in the files that match",
+                    limit: most,
+                });
+            } else {
+                let reason = format!("is beyond the limit of {most} bytes for all files");
+                self.skip(file.name.as_str().as_bytes(), reason);
+            }
         }
         Ok(())
     }

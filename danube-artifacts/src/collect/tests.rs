@@ -233,11 +233,106 @@ fn the_limits_hold() {
     assert_eq!(told[0], ("d1/d2/d3", "lies deeper than 2 directories"));
     assert_eq!(told[1], ("long", "has 5 bytes, which is over the limit of 4"));
 
+    let limits = CollectLimits::default().with_max_total_bytes(21);
+    let error = find(dir.path(), &patterns(&["f*"]), &limits, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "more than 21 bytes are in the files that match: narrow the globs"
+    );
+    let limits = limits.with_max_total_bytes(22);
+    assert_eq!(find(dir.path(), &patterns(&["f*"]), &limits, &[]).unwrap().files.len(), 11);
+
     for at in 0..MAX_SKIPPED + 5 {
         symlink("x", dir.path().join(format!("link{at}"))).unwrap();
     }
     let found = find_in(dir.path(), &["link*"]);
     assert_eq!((found.skipped.len(), found.more_skipped), (MAX_SKIPPED, 5));
+}
+
+#[test]
+fn what_is_beyond_the_limits_is_left_out_by_name_and_the_first_by_name_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    // Made in an order that is not theirs.
+    for (path, bytes) in [("z", 1), ("b/x", 50), ("a", 10), ("c", 40), ("b/a", 30), ("d", 5)] {
+        write(dir.path(), path, &vec![b'.'; bytes]);
+    }
+    let limits = CollectLimits::default().with_beyond(Beyond::LeaveOut).with_max_files(5);
+    let found = find(dir.path(), &patterns(&["**"]), &limits, &[]).unwrap();
+    assert_eq!(names(&found), ["a", "b/a", "b/x", "c", "d"]);
+    assert_eq!(skipped(&found), [("z", "is beyond the limit of 5 files")]);
+    // One that does not fit any more makes room for those behind it that do.
+    let limits = limits.with_max_total_bytes(80);
+    let found = find(dir.path(), &patterns(&["**"]), &limits, &[]).unwrap();
+    assert_eq!(names(&found), ["a", "b/a", "c"]);
+    let told = "is beyond the limit of 80 bytes for all files";
+    assert_eq!(skipped(&found)[..2], [("b/x", told), ("d", told)]);
+}
+
+#[test]
+fn the_preset_finds_what_cts_lite_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let found_there = [
+        ".hidden.csv",
+        "a.csv",
+        "analysis.parquet",
+        "b.json",
+        "c.html",
+        "d.png",
+        "e.pdf",
+        "my_analysis_2",
+        "output",
+        "the-report.txt",
+        "tool_output.bin",
+    ];
+    for path in found_there {
+        write(dir.path(), path, b"x");
+    }
+    // Neither below a directory, nor by another case, nor empty, nor through a link, nor a directory.
+    for path in ["sub/a.csv", "reports/a.csv", "A.CSV", "data.parquet", "csv"] {
+        write(dir.path(), path, b"x");
+    }
+    write(dir.path(), "empty.csv", b"");
+    symlink("a.csv", dir.path().join("link.csv")).unwrap();
+    let patterns = Patterns::parse(&[]).unwrap().with_preset(Preset::Data);
+    let found = find(dir.path(), &patterns, &CollectLimits::default(), &[]).unwrap();
+    assert_eq!(names(&found), found_there);
+    let told = skipped(&found);
+    let link = ("link.csv", "is a symbolic link, which is not followed");
+    assert_eq!(told, [("empty.csv", "is empty"), link]);
+    assert!(found.unmatched.is_empty() && found.unmatched_presets.is_empty(), "{found:?}");
+
+    // A preset that finds nothing is told once, and not glob by glob.
+    let none = tempfile::tempdir().unwrap();
+    let patterns = Patterns::parse(&["x*".to_owned()]).unwrap().with_preset(Preset::Data);
+    let found = find(none.path(), &patterns, &CollectLimits::default(), &[]).unwrap();
+    assert_eq!(found.unmatched, ["x*"]);
+    assert_eq!(found.unmatched_presets, [Preset::Data]);
+    for preset in Preset::ALL {
+        assert_eq!(preset.to_string().parse::<Preset>().unwrap(), *preset);
+    }
+    assert!("date".parse::<Preset>().unwrap_err().to_string().contains("there is data"));
+}
+
+#[test]
+fn what_is_excluded_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["out/a.bin", "out/a.tmp", "out/cache/b.bin", "out/x/cache/c.bin", "top.tmp"] {
+        write(dir.path(), path, b"x");
+    }
+    symlink("a.bin", dir.path().join("out/link.tmp")).unwrap();
+    let excluded = |globs: &[&str]| {
+        let exclude: Vec<String> = globs.iter().map(|glob| (*glob).to_owned()).collect();
+        patterns(&["**"]).without(&exclude).unwrap()
+    };
+    let find = |patterns| find(dir.path(), &patterns, &CollectLimits::default(), &[]).unwrap();
+    let found = find(excluded(&["**/*.tmp", "out/cache"]));
+    assert_eq!(names(&found), ["out/a.bin", "out/x/cache/c.bin"]);
+    // Not a word about the link either.
+    assert_eq!(skipped(&found), []);
+    assert_eq!(names(&find(excluded(&["*.tmp", "./**/cache", "out/*.*"]))), [""; 0]);
+    assert_eq!(find(excluded(&["**"])).unmatched, ["**"]);
+    let error = patterns(&["a"]).without(&["../x".to_owned()]).unwrap_err();
+    assert!(error.to_string().contains("\"../x\""), "{error}");
 }
 
 #[test]
@@ -292,17 +387,21 @@ proptest::proptest! {
             r"(a|[*]|[*][*]|[?]|\{a,b\}|\[ab\]|c[.][*]|\{a/b,c[.]d\})(/(a|[*]|[*][*]|[?]|c[.]d)){0,3}/(f[xy]|[*]|[*][*]|f[?])",
             1..4,
         ),
+        excluded in proptest::collection::vec(
+            r"(a|b|[*][*]|[?])(/(a|[*]|[*][*]|f[xy])){0,2}",
+            0..2,
+        ),
     ) {
         let dir = tempfile::tempdir().unwrap();
         for path in &paths {
             write(dir.path(), path, b"x");
         }
         let globs: Vec<&str> = globs.iter().map(String::as_str).collect();
-        let found = find_in(dir.path(), &globs);
-        let patterns = patterns(&globs);
+        let patterns = patterns(&globs).without(&excluded).unwrap();
+        let found = find(dir.path(), &patterns, &CollectLimits::default(), &[]).unwrap();
         let wanted: Vec<&str> =
             paths.iter().map(String::as_str).filter(|path| patterns.matches(path)).collect();
-        proptest::prop_assert_eq!(names(&found), wanted, "{:?}", globs);
+        proptest::prop_assert_eq!(names(&found), wanted, "{:?} without {:?}", globs, excluded);
     }
 }
 
