@@ -35,6 +35,8 @@ pub(crate) struct Spy<T> {
 pub(crate) struct Diary {
     pub(crate) written: Mutex<Vec<String>>,
     pub(crate) fault: Mutex<Option<Fault>>,
+    /// What never comes back.
+    hang: Mutex<Option<Fault>>,
 }
 
 impl Diary {
@@ -48,6 +50,18 @@ impl Diary {
 
     pub(crate) fn fail_when(&self, fault: impl Fn(&str) -> bool + Send + 'static) {
         *self.fault.lock().unwrap() = Some(Box::new(fault));
+    }
+
+    pub(crate) fn hang_when(&self, hang: impl Fn(&str) -> bool + Send + 'static) {
+        *self.hang.lock().unwrap() = Some(Box::new(hang));
+    }
+
+    /// Never returns where this is to hang.
+    async fn may_hang(&self, what: &str) {
+        let hangs = self.hang.lock().unwrap().as_ref().is_some_and(|hang| hang(what));
+        if hangs {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(crate) fn written(&self) -> Vec<String> {
@@ -229,6 +243,7 @@ impl<T: BlobStore> BlobStore for Spy<T> {
         body: ByteStream,
         options: PutOptions,
     ) -> Result<Stored, danube_artifacts::Error> {
+        self.diary.may_hang(&format!("blob put {key}")).await;
         if self.diary.fails(&format!("blob put {key}")) {
             return Err(danube_artifacts::Error::io(self, format!("put {key}"), full()));
         }
@@ -377,6 +392,11 @@ impl House {
             Err(danube_logs::Error::NotFound { .. }) => String::new(),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// What its signatures are verified with.
+    pub(crate) fn public_keys(&self) -> danube_artifacts::PublicKeys {
+        self.signing_key.public_keys()
     }
 
     pub(crate) async fn blob(&self, key: &BlobKey) -> Vec<u8> {

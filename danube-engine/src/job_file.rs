@@ -12,7 +12,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use crate::spec::{self, JobSpec, StepCommand, StepSpec};
 use crate::yaml::{self, MERGE, Merge};
-use crate::{Error, parse_duration};
+use crate::{Collect, Error, parse_duration};
 
 /// What a job file says.
 ///
@@ -33,14 +33,17 @@ use crate::{Error, parse_duration};
 ///     env: { PROFILE: release }
 ///     timeout: 20m
 /// artifacts:
-///   - target/release/app
+///   paths: [target/release/app, "reports/**"]
+///   when: always
 /// retention_days: 14
 /// ```
 ///
 /// `name` and `steps` are required, and so are `name` and `run` of a step; `run` is a script for
 /// `/bin/sh -c`. Durations are those of [`parse_duration`]. Values of `env` may be written without
 /// quotes and arrive as written (`1.10` stays `1.10`). Merge keys (`<<: *anchor`) work in steps and in
-/// `env` and `secrets`. Keys that are not known are refused, and so are keys that stand twice.
+/// `env` and `secrets`. `artifacts` is a list of globs, or says with `paths`, `preset` (`data`), `exclude`,
+/// `when` (`success`, `always`), `max_file_bytes`, `max_total_bytes` and `max_files` what [`Collect`]
+/// says. Keys that are not known are refused, and so are keys that stand twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobFile {
@@ -55,8 +58,8 @@ pub struct JobFile {
     pub timeout: Option<Duration>,
     /// The steps in their order.
     pub steps: Vec<StepSpec>,
-    /// Globs of the files to keep when the job succeeds.
-    pub artifacts: Vec<String>,
+    /// The files to keep.
+    pub artifacts: Collect,
     /// How long log and artifacts are kept.
     pub retention_days: Option<u32>,
 }
@@ -125,7 +128,7 @@ struct RawJob {
     timeout: Option<Checked<Timeout>>,
     steps: Vec<RawStep>,
     #[serde(default)]
-    artifacts: Vec<String>,
+    artifacts: Collect,
     retention_days: Option<Checked<Days>>,
 }
 
@@ -237,7 +240,7 @@ impl Visitor<'_> for VariableName {
 }
 
 /// A scalar that is checked where the parser still knows its line.
-struct Checked<T>(T);
+pub(crate) struct Checked<T>(pub(crate) T);
 
 impl<'de, T: FromStr<Err = String>> Deserialize<'de> for Checked<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -10,7 +10,8 @@ use danube_store::JobRecord;
 pub struct Outcome {
     /// Its record, as it was written last.
     pub job: JobRecord,
-    /// What it kept, signed, by name; nothing of a job that did not succeed.
+    /// What it kept, signed, by name; nothing of a job that did not succeed, unless its files are kept
+    /// [`Always`](crate::CollectWhen::Always).
     pub artifacts: Vec<ArtifactRecord>,
     /// The SHA-256 of its sealed log; `None` when the log could not be sealed or read.
     pub log_digest: Option<Sha256Digest>,

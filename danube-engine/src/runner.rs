@@ -1,5 +1,7 @@
 //! Running a job: its steps, its verdict, what it leaves behind.
 
+mod broken;
+mod cancel;
 mod keep;
 mod step;
 mod stop;
@@ -9,6 +11,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use danube_artifacts::attest::ProvenanceForm;
@@ -20,12 +23,13 @@ use danube_logs::{LogOptions, LogStore, LogWriter, SealedLog};
 use danube_secrets::Needles;
 use danube_store::{JobRecord, JobStore, StepRecord, Transition};
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 
 use crate::duration::spoken;
 use crate::error::told;
 use crate::retry::retrying;
 use crate::{Error, JobSpec, Outcome};
+use cancel::Asked;
+pub use cancel::Cancel;
 use keep::Kept;
 use stop::{Stop, StopReason};
 use verdict::Verdict;
@@ -63,6 +67,10 @@ pub struct RunnerOptions {
     pub max_artifact_bytes: u64,
     /// The most files that one job keeps; one that matches more has no verdict.
     pub max_artifacts: usize,
+    /// The most bytes of all files of one job together; one that matches more has no verdict.
+    pub max_total_artifact_bytes: u64,
+    /// How long files are collected of a job that did not pass: 10 minutes.
+    pub collect_limit: Duration,
     /// Who is named as the builder in provenance: a URI that the operator chose.
     pub builder_id: String,
     /// In which form provenance is written.
@@ -76,6 +84,8 @@ impl Default for RunnerOptions {
             log: LogOptions::default(),
             max_artifact_bytes: DEFAULT_MAX_BYTES,
             max_artifacts: CollectLimits::default().max_files,
+            max_total_artifact_bytes: CollectLimits::default().max_total_bytes,
+            collect_limit: Duration::from_secs(10 * 60),
             builder_id: "urn:danube:builder".to_owned(),
             provenance_form: ProvenanceForm::default(),
         }
@@ -108,6 +118,20 @@ impl RunnerOptions {
     #[must_use]
     pub fn with_max_artifacts(mut self, max_artifacts: usize) -> Self {
         self.max_artifacts = max_artifacts;
+        self
+    }
+
+    /// With files of at most so many bytes in all.
+    #[must_use]
+    pub fn with_max_total_artifact_bytes(mut self, max_total_artifact_bytes: u64) -> Self {
+        self.max_total_artifact_bytes = max_total_artifact_bytes;
+        self
+    }
+
+    /// With this long for the files of a job that did not pass.
+    #[must_use]
+    pub fn with_collect_limit(mut self, collect_limit: Duration) -> Self {
+        self.collect_limit = collect_limit;
         self
     }
 
@@ -153,7 +177,13 @@ impl JobRunner {
     /// and log is written; and last comes the terminal state, so whoever sees it finds everything in
     /// its place. What a job kept that did not succeed in the end is deleted again.
     ///
-    /// The job is ended early by `cancel`, by
+    /// Of a job whose files are kept [`Always`](crate::CollectWhen::Always) they are also copied when its steps did not
+    /// pass, and each is signed, before the log is sealed; nothing is proved. It takes at most
+    /// [`RunnerOptions::collect_limit`], and whatever goes wrong with it is told in the log and changes no
+    /// verdict. It is left out where no step began, and where log or record cannot be written. What was
+    /// copied of a job that passed its steps, and could not be kept whole, stays too if it can be signed.
+    ///
+    /// The job is ended early by `cancel` (a token, or a [`Cancel`] that can end the collecting too), by
     /// [`JobStore::request_cancel`](danube_store::JobStore::request_cancel) from anywhere, and by
     /// timeouts: `SIGTERM` to the step's process group, `SIGKILL` after the grace period, and its
     /// output is read to the end. Sealing and signing are not interrupted.
@@ -172,14 +202,16 @@ impl JobRunner {
     pub async fn run(
         &self,
         spec: JobSpec,
-        cancel: CancellationToken,
+        cancel: impl Into<Cancel>,
         progress: Progress<'_>,
     ) -> Result<Outcome, Error> {
+        let cancel = cancel.into();
         spec.validate()?;
         let needles = spec.needles()?;
         let patterns = spec.patterns()?;
-        let (parts, options, stop) = (&self.parts, &self.options, Stop::default());
-        let run = Run { parts, options, spec, needles, patterns, stop };
+        let (parts, options) = (&self.parts, &self.options);
+        let (stop, asked, began) = Default::default();
+        let run = Run { parts, options, spec, needles, patterns, stop, asked, began };
         run.run_to_its_end(&cancel, progress).await
     }
 }
@@ -198,6 +230,9 @@ struct Run<'a> {
     needles: Needles,
     patterns: Option<Patterns>,
     stop: Stop,
+    asked: Asked,
+    /// Whether any command was started.
+    began: AtomicBool,
 }
 
 /// When the steps ran.
@@ -210,7 +245,7 @@ impl Run<'_> {
     /// From nothing to the terminal state.
     async fn run_to_its_end(
         &self,
-        cancel: &CancellationToken,
+        cancel: &Cancel,
         progress: Progress<'_>,
     ) -> Result<Outcome, Error> {
         let Parts { logs, jobs, clock, .. } = self.parts;
@@ -258,13 +293,20 @@ impl Run<'_> {
             verdict = self.steps(log) => verdict?,
         };
         if !verdict.is_success() {
+            if self.collects_after(&verdict) {
+                self.keep_of_broken(log, kept, progress).await;
+            }
             return Ok(verdict);
         }
-        Ok(tokio::select! {
+        let verdict = tokio::select! {
             biased;
             reason = self.stop.asked() => self.stopped(reason, None),
             verdict = self.keep(log, kept, progress) => verdict,
-        })
+        };
+        if !verdict.is_success() && self.keeps_always() {
+            self.settle(log, kept).await;
+        }
+        Ok(verdict)
     }
 
     async fn steps(&self, log: &LogWriter) -> Result<Verdict, danube_store::Error> {
@@ -284,12 +326,16 @@ impl Run<'_> {
     }
 
     /// Looks for whoever wants the job to end.
-    async fn watch(&self, cancel: &CancellationToken) -> Infallible {
+    async fn watch(&self, cancel: &Cancel) -> Infallible {
         tokio::select! {
-            () = cancel.cancelled() => {}
+            () = cancel.job.cancelled() => {}
+            () = cancel.collecting.cancelled() => {}
             () = self.cancel_requested() => {}
         }
         self.stop.ask(StopReason::Cancelled);
+        self.asked.set(1);
+        cancel.collecting.cancelled().await;
+        self.asked.set(2);
         pending().await
     }
 
@@ -351,6 +397,13 @@ impl Run<'_> {
             }
         }
         if !verdict.is_success() {
+            // The others were signed before, as far as that could be done.
+            if sealed.is_none()
+                && self.keeps_always()
+                && let Err(why) = self.sign_each(&mut kept).await
+            {
+                tracing::warn!(job = %self.spec.id, why, "not all artifacts could be signed and kept");
+            }
             self.discard(&mut kept).await;
         }
         let masked = self.needles.masked();
@@ -359,11 +412,10 @@ impl Run<'_> {
         let mut outcome = self.conclude(verdict, sealed.as_ref(), digest).await?;
         // Only now may others take this process for gone.
         drop(sealed);
-        if outcome.job.state == JobState::Succeeded {
-            outcome.artifacts = kept.records;
-        } else {
+        if outcome.job.state != JobState::Succeeded {
             self.discard(&mut kept).await;
         }
+        outcome.artifacts = kept.records;
         Ok(outcome)
     }
 

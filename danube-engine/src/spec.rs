@@ -14,7 +14,7 @@ use danube_exec::Command;
 use danube_secrets::Needles;
 use danube_store::{MAX_STEPS, MAX_TEXT_BYTES, MAX_WORK_DIR_BYTES};
 
-use crate::Error;
+use crate::{Collect, Error};
 
 /// The most characters the name of a job may have.
 pub const MAX_NAME_CHARS: usize = 200;
@@ -46,8 +46,8 @@ pub struct JobSpec {
     pub secrets: Vec<(String, SecretBytes)>,
     /// How long the steps may take in all; keeping what they made is not counted.
     pub timeout: Option<Duration>,
-    /// Globs of the files to keep when it succeeds, relative to the work directory.
-    pub artifacts: Vec<String>,
+    /// The files to keep.
+    pub artifacts: Collect,
     /// Where the steps run and where files are looked for; absolute.
     pub work_dir: PathBuf,
     /// Directories where no files are looked for, such as Danube's own data directory.
@@ -103,7 +103,7 @@ impl JobSpec {
             base_env: Vec::new(),
             secrets: Vec::new(),
             timeout: None,
-            artifacts: Vec::new(),
+            artifacts: Collect::default(),
             work_dir,
             exclude: Vec::new(),
             retention_days: None,
@@ -177,12 +177,9 @@ impl JobSpec {
             .map_err(|source| Error::Secret { name: "values".to_owned(), source })
     }
 
-    /// The globs; `None` where nothing is to be kept.
+    /// What is looked for; `None` where nothing is to be kept.
     pub(crate) fn patterns(&self) -> Result<Option<Patterns>, Error> {
-        if self.artifacts.is_empty() {
-            return Ok(None);
-        }
-        Patterns::parse(&self.artifacts).map(Some).map_err(Error::Globs)
+        self.artifacts.patterns()
     }
 
     /// The command of a step with its whole environment: what was there before, the job's, the step's,

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use danube_artifacts::collect::Preset;
 use danube_core::{ArtifactName, StepName, Timestamp};
+use danube_engine::CollectWhen;
 use danube_secrets::{SecretKey, SecretOwner};
 
 /// Runs jobs and keeps everything they produce: the log, live and for later; the artifacts, signed,
@@ -98,6 +100,20 @@ pub(crate) struct RunArgs {
     /// Keep the files below the work directory that match, if the job passes (repeatable)
     #[arg(long = "artifact", value_name = "GLOB")]
     pub(crate) artifacts: Vec<String>,
+
+    /// Keep the files that a named set of globs matches; `data`: *.csv *.json *.html *.png *.pdf *report*
+    /// *analysis* *output*
+    #[arg(long, value_name = "NAME")]
+    pub(crate) artifact_preset: Option<Preset>,
+
+    /// Keep none of the files, and nothing below the directories, that match (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) artifact_exclude: Vec<String>,
+
+    /// After which end files are kept: `success`, or `always`, also when the job fails, times out or is
+    /// cancelled; they are signed then, without provenance [default: success]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) collect: Option<CollectWhen>,
 
     /// Set an environment variable (repeatable)
     #[arg(long = "env", value_name = "K=V", value_parser = parse_pair)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use danube_artifacts::attest::ProvenanceForm;
+use danube_artifacts::collect::CollectLimits;
 use danube_core::ErrorClass;
 use danube_core::files::create_private_dir;
 use danube_logs::{Keep, LineFormat, LogOptions};
@@ -42,6 +43,9 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 [artifacts]
 # Bytes of the largest file that is kept.
 #max_file_bytes = 5000000000
+# Bytes of all files that one job keeps together, and how many they may be; a job that matches more is lost.
+#max_total_bytes = 50000000000
+#max_files = 10000
 
 [provenance]
 # Who is named as the builder: a URI that stands for this installation.
@@ -57,6 +61,8 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 [run]
 # Seconds between SIGTERM and SIGKILL when a job is ended.
 #grace_seconds = 10
+# Seconds that collecting artifacts may take after a job that did not pass, where it keeps them always.
+#collect_seconds = 600
 
 [serve]
 # The port on 127.0.0.1.
@@ -90,6 +96,8 @@ struct Logs {
 #[serde(deny_unknown_fields, default)]
 struct Artifacts {
     max_file_bytes: u64,
+    max_total_bytes: u64,
+    max_files: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,6 +118,7 @@ struct RetentionDays {
 #[serde(deny_unknown_fields, default)]
 struct Run {
     grace_seconds: u32,
+    collect_seconds: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,7 +155,9 @@ impl Logs {
 
 impl Default for Artifacts {
     fn default() -> Self {
-        Self { max_file_bytes: 5_000_000_000 }
+        let CollectLimits { max_file_bytes, max_total_bytes, max_files, .. } =
+            CollectLimits::default();
+        Self { max_file_bytes, max_total_bytes, max_files }
     }
 }
 
@@ -164,7 +175,7 @@ impl Default for RetentionDays {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { grace_seconds: 10 }
+        Self { grace_seconds: 10, collect_seconds: 600 }
     }
 }
 
@@ -183,6 +194,9 @@ pub(crate) struct Config {
     pub(crate) max_total_log_bytes: Option<u64>,
     pub(crate) compress_logs: bool,
     pub(crate) max_artifact_bytes: u64,
+    pub(crate) max_total_artifact_bytes: u64,
+    pub(crate) max_artifacts: usize,
+    pub(crate) collect_limit: Duration,
     pub(crate) builder_id: String,
     pub(crate) provenance_form: ProvenanceForm,
     pub(crate) keep_logs: Duration,
@@ -217,6 +231,9 @@ impl Config {
             max_total_log_bytes: Some(file.logs.max_total_bytes).filter(|&most| most > 0),
             compress_logs: file.logs.compress,
             max_artifact_bytes: file.artifacts.max_file_bytes,
+            max_total_artifact_bytes: file.artifacts.max_total_bytes,
+            max_artifacts: file.artifacts.max_files,
+            collect_limit: Duration::from_secs(file.run.collect_seconds.into()),
             builder_id: file.provenance.builder_id,
             // It was checked when the file was read.
             provenance_form: file.provenance.form.parse()?,
@@ -244,6 +261,9 @@ fn read(path: &Path) -> Result<File, Failure> {
     for (name, value) in [
         ("logs.max_bytes", file.logs.max_bytes),
         ("artifacts.max_file_bytes", file.artifacts.max_file_bytes),
+        ("artifacts.max_total_bytes", file.artifacts.max_total_bytes),
+        ("artifacts.max_files", file.artifacts.max_files as u64),
+        ("run.collect_seconds", file.run.collect_seconds.into()),
         ("retention.logs_days", file.retention.logs_days.into()),
         ("retention.artifacts_days", file.retention.artifacts_days.into()),
     ] {
@@ -339,6 +359,11 @@ mod tests {
         let set = load(&uncommented).unwrap();
         assert_eq!(format!("{commented:?}"), format!("{set:?}"));
         assert_eq!((set.log.max_log_bytes, set.log.keep), (52_428_800, Keep::Head));
+        assert_eq!(
+            (set.max_artifact_bytes, set.max_total_artifact_bytes),
+            (5_000_000_000, 50_000_000_000)
+        );
+        assert_eq!((set.max_artifacts, set.collect_limit.as_secs()), (10_000, 600));
         assert_eq!(set.listen.to_string(), "127.0.0.1:8080");
     }
 
@@ -349,6 +374,9 @@ mod tests {
             ("[logs]\ntail_bytes = 60000000", "logs.tail_bytes"),
             ("[logs]\nformat = \"rfc3339\"", "rfc3339"),
             ("[retention]\nlogs_days = 0", "retention.logs_days"),
+            ("[artifacts]\nmax_total_bytes = 0", "artifacts.max_total_bytes"),
+            ("[artifacts]\nmax_files = 0", "artifacts.max_files"),
+            ("[run]\ncollect_seconds = 0", "run.collect_seconds"),
             ("[retention]\nlogs_days = \"30 d\"", "logs_days"),
             ("[retention]\nlogs_days = -1", "logs_days"),
             ("[provenance]\nform = \"v2\"", "v1, v0.2 or v0.1"),

@@ -40,7 +40,6 @@ impl Failure {
         Self::new(ErrorClass::of_io(error), format!("{what}: {error}"))
     }
 
-    #[cfg(test)]
     pub(crate) fn class(&self) -> ErrorClass {
         self.class
     }

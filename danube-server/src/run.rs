@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use danube_artifacts::attest::{EntryPoint, Source};
 use danube_core::{ErrorClass, JobId, SecretBytes};
-use danube_engine::{JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec};
+use danube_engine::{
+    Cancel, JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec,
+};
 use danube_exec::{Guardian, LocalProcesses};
 use danube_logs::{Follower, LogPhase};
 use danube_secrets::Needles;
@@ -77,6 +79,9 @@ pub(crate) async fn run(
         .with_grace(app.config.grace)
         .with_log(app.config.log.clone())
         .with_max_artifact_bytes(app.config.max_artifact_bytes)
+        .with_max_total_artifact_bytes(app.config.max_total_artifact_bytes)
+        .with_max_artifacts(app.config.max_artifacts)
+        .with_collect_limit(app.config.collect_limit)
         .with_builder_id(&app.config.builder_id)
         .with_provenance_form(app.config.provenance_form);
     let runner = JobRunner::new(parts, options);
@@ -127,7 +132,10 @@ fn spec(
     };
     spec.source = source;
     spec.env.extend(env);
-    spec.artifacts.extend(artifacts);
+    spec.artifacts.paths.extend(artifacts);
+    spec.artifacts.exclude.extend(args.artifact_exclude);
+    spec.artifacts.preset = args.artifact_preset.or(spec.artifacts.preset);
+    spec.artifacts.when = args.collect.unwrap_or(spec.artifacts.when);
     spec.timeout = timeout.or(spec.timeout);
     spec.exclude.push(config.data_dir.clone());
     spec.base_env = base_env(environment);
@@ -192,7 +200,7 @@ async fn run_here(
     environment: &Environment,
 ) -> Result<u8, Failure> {
     let sink = if output == Output::Json { Sink::Stderr } else { Sink::Stdout };
-    let cancel = CancellationToken::new();
+    let cancel = Cancel::default();
     let over = CancellationToken::new();
     let signals = tokio::spawn(cancel_on_signal(cancel.clone()));
     let view = ViewOptions {
@@ -261,9 +269,9 @@ async fn live(
     }
 }
 
-/// Cancels the job on the first SIGINT, SIGTERM, SIGQUIT or SIGHUP; the next ones change nothing, since
-/// the group's grace period is running. A SIGHUP that was ignored before, by `nohup`, stays ignored.
-async fn cancel_on_signal(cancel: CancellationToken) -> io::Result<()> {
+/// Cancels the job on the first SIGINT, SIGTERM, SIGQUIT or SIGHUP; the second ends the collecting of its
+/// files too, and the next ones change nothing: the group's grace period is running. A SIGHUP that was ignored before, by `nohup`, stays ignored.
+async fn cancel_on_signal(cancel: Cancel) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut quit = signal(SignalKind::quit())?;
@@ -280,11 +288,13 @@ async fn cancel_on_signal(cancel: CancellationToken) -> io::Result<()> {
             _ = quit.recv() => {}
             _ = hung_up() => {}
         }
-        if cancel.is_cancelled() {
-            Sink::Stderr.line("danube: the job is already being ended");
+        if cancel.job.is_cancelled() {
+            Sink::Stderr
+                .line("danube: the job is already being ended; no more files are collected");
+            cancel.collecting.cancel();
         } else {
             Sink::Stderr.line("danube: ending the job");
-            cancel.cancel();
+            cancel.job.cancel();
         }
     }
 }
@@ -348,7 +358,7 @@ async fn run_detached(
     // It may lead a group already; then the session stays, which only means that a closing
     // terminal sends SIGHUP, and that cancels the job in order.
     let _ = rustix::process::setsid();
-    let cancel = CancellationToken::new();
+    let cancel = Cancel::default();
     let signals = tokio::spawn(cancel_on_signal(cancel.clone()));
     let running = runner.run(spec, cancel, &|_, _, _| {});
     tokio::pin!(running);

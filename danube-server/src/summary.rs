@@ -44,7 +44,9 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
             artifact.digest
         ));
     }
-    if !artifacts.is_empty() {
+    // What is kept of a job that did not pass is signed, and proved by nothing.
+    let is_proved = job.state == JobState::Succeeded;
+    if is_proved && !artifacts.is_empty() {
         text.push_str(&format!("  proof     {}\n", dir.join(".danube/provenance.json").display()));
     }
     text.push_str(&format!("  next      danube logs {}\n", job.id));
@@ -52,7 +54,8 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
         text.push_str(&format!("            danube artifacts list {}\n", job.id));
         let path = dir.join(artifact.name.as_str());
         text.push_str(&format!(
-            "            danube verify-artifact {}\n",
+            "            danube verify-artifact {}{}\n",
+            if is_proved { "" } else { "--signature-only " },
             safe(&path.display().to_string())
         ));
     }

@@ -3,8 +3,8 @@
 
 use danube_artifacts::attest::{MAX_PROVENANCE_BYTES, ProvenanceInput};
 use danube_artifacts::verify::{
-    Digester, Evidence, Fetched, FetchedSubject, VerifyError, VerifyOptions, verify_fetched,
-    verify_file, verify_log, verify_log_in,
+    Digester, Evidence, Failure as Lack, Fetched, FetchedSubject, Part, VerifyError, VerifyOptions,
+    verify_fetched, verify_file, verify_log, verify_log_in,
 };
 use danube_artifacts::{PublicKeys, Signature, Verified};
 use danube_core::{ArtifactName, ErrorClass};
@@ -58,7 +58,22 @@ fn check(config: &Config, mut args: VerifyArgs) -> Result<u8, Failure> {
         false if is_log => verify_log(&path, &options),
         _ => verify_file(&path, &options),
     };
-    tell(verified, &path.display().to_string())
+    tell(verified.map_err(|error| refusal(&error, is_log)), &path.display().to_string())
+}
+
+/// Why it is not verified, with what can be done about it.
+fn refusal(error: &VerifyError, is_log: bool) -> Failure {
+    let failure = Failure::of(ErrorClass::Denied, error);
+    if error.part != Part::Envelope || error.failure != Lack::Missing {
+        return failure;
+    }
+    let hint = if is_log {
+        "a log is bound by the provenance of its job, and it is written when the job has passed"
+    } else {
+        "provenance is written when a job has passed; that a trusted key signed a file of one that did not is \
+         verified with --signature-only"
+    };
+    Failure::new(ErrorClass::Denied, format!("{failure}: {hint}"))
 }
 
 /// Verifies what a server has; it is digested while it comes, and nothing is written.
@@ -77,7 +92,14 @@ async fn check_server(
 
     let server = Server::new(&server)?;
     let of_job = format!("/api/v1/jobs/{job}");
-    let envelope = server.whole(&format!("{of_job}/provenance.dsse"), MAX_PROVENANCE_BYTES).await?;
+    let envelope = server.whole(&format!("{of_job}/provenance.dsse"), MAX_PROVENANCE_BYTES).await;
+    let envelope = envelope.map_err(|failure| match failure.class() {
+        ErrorClass::NotFound => Failure::new(
+            ErrorClass::NotFound,
+            format!("{failure}: provenance is written when a job has passed"),
+        ),
+        _ => failure,
+    })?;
     let payload = server.whole(&format!("{of_job}/provenance"), MAX_PROVENANCE_BYTES).await?;
     let (path, subject) = match name {
         Some(name) => {
@@ -93,7 +115,8 @@ async fn check_server(
     let from = format!("{server}{path}");
     let found = (size_bytes, hasher.finish());
     let fetched = Fetched::new(&from, subject, found, envelope, payload);
-    tell(verify_fetched(&fetched, &options), &from)
+    let verified = verify_fetched(&fetched, &options);
+    tell(verified.map_err(|error| Failure::of(ErrorClass::Denied, &error)), &from)
 }
 
 /// A name as a path of a URL.
@@ -104,8 +127,8 @@ fn encoded(name: &str) -> String {
         .collect()
 }
 
-fn tell(verified: Result<Verified<Evidence>, VerifyError>, what: &str) -> Result<u8, Failure> {
-    let proof = verified.map_err(|e| Failure::of(ErrorClass::Denied, &e))?;
+fn tell(verified: Result<Verified<Evidence>, Failure>, what: &str) -> Result<u8, Failure> {
+    let proof = verified?;
     for check in &proof.checks {
         Sink::Stdout.line(&format!("  ok  {}", terminal::safe(check)));
     }

@@ -1,6 +1,8 @@
 //! What a job file means, and what is refused in it.
 
 use super::*;
+use crate::CollectWhen;
+use danube_artifacts::collect::Preset;
 use danube_core::ErrorClass;
 
 fn refused(text: &str) -> String {
@@ -38,7 +40,7 @@ fn a_whole_file_is_read_as_it_is_written() {
     assert_eq!(file.steps[1].command, script);
     assert_eq!(file.steps[1].env["P"], "release");
     assert_eq!(file.steps[1].timeout, Some(Duration::from_secs(90)));
-    assert_eq!(file.artifacts, ["out/**", "*.log"]);
+    assert_eq!(file.artifacts.paths, ["out/**", "*.log"]);
     assert_eq!(file.retention_days, Some(14));
 
     let id: JobId = "j".parse().unwrap();
@@ -54,6 +56,32 @@ fn name_and_steps_are_enough() {
     let file =
         JobFile::parse("name: x\nsteps: [{name: a, run: 'true'}]\nenv:\ntimeout:\n").unwrap();
     assert_eq!((file.steps.len(), file.timeout, file.env.len()), (1, None, 0));
+}
+
+#[test]
+fn artifacts_are_a_list_of_globs_or_say_more() {
+    let parse = |artifacts: &str| {
+        let file = JobFile::parse(&format!(
+            "name: x\nsteps: [{{name: a, run: b}}]\nartifacts: {artifacts}\n"
+        ));
+        file.unwrap().artifacts
+    };
+    let (plain, none) = (parse("[out/**, 1.10]"), Collect::default());
+    assert_eq!(plain.paths, ["out/**", "1.10"]);
+    assert_eq!(Collect { paths: Vec::new(), ..plain }, none);
+    assert_eq!(parse(""), none);
+    assert_eq!(parse("[]"), none);
+    let full = "{paths: [a], preset: data, exclude: [b, c/**], when: always, max_file_bytes: 1, \
+                max_total_bytes: 50000000000, max_files: 3}";
+    let full = parse(full);
+    assert_eq!(
+        (&full.paths[..], &full.exclude[..]),
+        (&["a".into()][..], &["b".into(), "c/**".into()][..])
+    );
+    assert_eq!((full.preset, full.when), (Some(Preset::Data), CollectWhen::Always));
+    let limits = (full.max_file_bytes, full.max_total_bytes, full.max_files);
+    assert_eq!(limits, (Some(1), Some(50_000_000_000), Some(3)));
+    assert_eq!(parse("{preset: data, when: success}").when, CollectWhen::Success);
 }
 
 #[test]
@@ -159,6 +187,36 @@ fn whatever_is_wrong_is_named_with_its_place() {
             "negative retention",
             format!("name: x\n{step}retention_days: -1\n"),
             &["whole number of days"],
+        ),
+        (
+            "artifacts are text",
+            format!("name: x\n{step}artifacts: out\n"),
+            &["artifacts", "expected a list of globs, or a mapping", "line 3"],
+        ),
+        (
+            "artifacts with a typo",
+            format!("name: x\n{step}artifacts:\n  path: [a]\n"),
+            &["artifacts", "unknown field `path`", "line 4"],
+        ),
+        (
+            "another end",
+            format!("name: x\n{step}artifacts:\n  paths: [a]\n  when: failure\n"),
+            &["artifacts.when", "must be success or always, not \"failure\"", "line 5"],
+        ),
+        (
+            "another preset",
+            format!("name: x\n{step}artifacts: {{preset: date}}\n"),
+            &["artifacts.preset", "is not known: there is data", "line 3"],
+        ),
+        (
+            "a limit of nothing",
+            format!("name: x\n{step}artifacts: {{paths: [a], max_files: 0}}\n"),
+            &["artifacts.max_files", "a whole number, at least 1", "line 3"],
+        ),
+        (
+            "a limit with a unit",
+            format!("name: x\n{step}artifacts: {{paths: [a], max_total_bytes: 5 GB}}\n"),
+            &["artifacts.max_total_bytes", "a whole number, at least 1"],
         ),
         (
             "empty script",

@@ -1,5 +1,6 @@
 //! What a job keeps: files copied, signed and proved, or none of it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use danube_artifacts::attest::{LogSubject, ProvenanceInput};
-use danube_artifacts::collect::{self, CollectLimits, Found, FoundFile, Patterns};
-use danube_artifacts::{ArtifactRecord, Durability, KeepOptions, counted_stream, file_stream};
+use danube_artifacts::collect::{self, Beyond, CollectLimits, Found, FoundFile, Patterns};
+use danube_artifacts::{
+    ArtifactRecord, ArtifactState, BlobKey, Durability, KeepOptions, counted_stream, file_stream,
+};
 use danube_core::{ArtifactName, LostReason, Sha256Digest};
 use danube_logs::LogWriter;
 use danube_secrets::MASK;
@@ -38,10 +41,14 @@ pub(super) struct Kept {
     begun: Vec<ArtifactName>,
     /// Those that are stored.
     pub(super) records: Vec<ArtifactRecord>,
+    /// Whether they may not be on the disk yet.
+    pub(super) unsynced: bool,
+    /// Whether anything of a proof may be written.
+    proving: bool,
 }
 
 /// Why not everything could be kept.
-enum Trouble {
+pub(super) enum Trouble {
     Log(danube_logs::Error),
     Artifact(ArtifactName, danube_artifacts::Error),
     Other(danube_artifacts::Error),
@@ -50,6 +57,27 @@ enum Trouble {
 impl From<danube_logs::Error> for Trouble {
     fn from(error: danube_logs::Error) -> Self {
         Self::Log(error)
+    }
+}
+
+impl Trouble {
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Log(error) => format!("the log could not be written: {}", told(error)),
+            Self::Artifact(name, error) => {
+                format!("artifact {name} could not be kept: {}", told(error))
+            }
+            Self::Other(error) => {
+                format!("the artifacts could not be collected: {}", told(error))
+            }
+        }
+    }
+
+    fn reason(&self) -> LostReason {
+        match self {
+            Self::Log(_) => LostReason::LogWrite,
+            Self::Artifact(..) | Self::Other(_) => LostReason::Collect,
+        }
     }
 }
 
@@ -62,34 +90,30 @@ impl Run<'_> {
         progress: Progress<'_>,
     ) -> Verdict {
         let Some(patterns) = self.patterns.clone() else { return Verdict::success() };
-        match self.keep_all(patterns, log, kept, progress).await {
+        match self.keep_all(patterns, Beyond::Refuse, log, kept, progress).await {
             Ok(()) => Verdict::success(),
-            Err(Trouble::Log(error)) => {
-                let why = format!("the log could not be written: {}", told(&error));
-                Verdict::lost(LostReason::LogWrite, why)
-            }
-            Err(Trouble::Artifact(name, error)) => {
-                let why = format!("artifact {name} could not be kept: {}", told(&error));
-                Verdict::lost(LostReason::Collect, why)
-            }
-            Err(Trouble::Other(error)) => {
-                let why = format!("the artifacts could not be collected: {}", told(&error));
-                Verdict::lost(LostReason::Collect, why)
-            }
+            Err(trouble) => Verdict::lost(trouble.reason(), trouble.told()),
         }
     }
 
-    async fn keep_all(
+    /// Copies all of them or says why not; where more may be left out than the limits ask for, a file that
+    /// cannot be copied is too.
+    pub(super) async fn keep_all(
         &self,
         patterns: Patterns,
+        beyond: Beyond,
         log: &LogWriter,
         kept: &mut Kept,
         progress: Progress<'_>,
     ) -> Result<(), Trouble> {
         let (root, exclude) = (self.spec.work_dir.clone(), self.spec.exclude.clone());
-        let limits = CollectLimits::default()
+        let allowed = CollectLimits::default()
             .with_max_files(self.options.max_artifacts)
-            .with_max_file_bytes(self.options.max_artifact_bytes);
+            .with_max_file_bytes(self.options.max_artifact_bytes)
+            .with_max_total_bytes(self.options.max_total_artifact_bytes)
+            .with_beyond(beyond);
+        let limits = self.spec.artifacts.limits(allowed);
+        let (max_bytes, mut left_bytes) = (limits.max_file_bytes, limits.max_total_bytes);
         let found =
             spawn_blocking(move || collect::find(&root, &patterns, &limits, &exclude)).await;
         let mut found = found.map_err(|e| self.unreadable(e.into()))?.map_err(Trouble::Other)?;
@@ -103,12 +127,20 @@ impl Run<'_> {
         self.warn(log, &found, &tainted).await?;
         let durability =
             if clean.len() > SYNCED_APART { Durability::Deferred } else { Durability::Synced };
-        let mut vanished = 0;
+        kept.unsynced = durability == Durability::Deferred;
+        let (mut vanished, mut failed) = (0, 0);
         for FoundFile { name, size_bytes } in clean {
             // Copies of small files may never wait; a cancel is to be seen between them.
             tokio::task::yield_now().await;
-            let file = match self.open(&name).await {
-                Ok(Some(file)) => file,
+            let kept_it = match self.open(&name).await {
+                Ok(Some(file)) => {
+                    kept.begun.push(name.clone());
+                    // It may have grown since it was found.
+                    let options = KeepOptions::default()
+                        .with_max_bytes(max_bytes.min(left_bytes))
+                        .with_durability(durability);
+                    self.copy(&name, file, size_bytes, options, progress).await
+                }
                 Ok(None) => {
                     vanished += 1;
                     if vanished <= MAX_WARNINGS {
@@ -116,11 +148,19 @@ impl Run<'_> {
                     }
                     continue;
                 }
-                Err(error) => return Err(Trouble::Artifact(name, error)),
+                Err(error) => Err(error),
             };
-            kept.begun.push(name.clone());
-            match self.copy(&name, file, size_bytes, durability, progress).await {
-                Ok(record) => kept.records.push(record),
+            match kept_it {
+                Ok(record) => {
+                    left_bytes = left_bytes.saturating_sub(record.size_bytes);
+                    kept.records.push(record);
+                }
+                // With so many of them it is hardly the files.
+                Err(error) if beyond == Beyond::LeaveOut && failed < MAX_WARNINGS => {
+                    failed += 1;
+                    let why = format!("not kept as an artifact: {name}: {}", told(&error));
+                    log.note(&self.needles.redact_str(&why)).await?;
+                }
                 Err(error) => return Err(Trouble::Artifact(name, error)),
             }
         }
@@ -128,8 +168,10 @@ impl Run<'_> {
             let more = vanished - MAX_WARNINGS;
             log.note(&format!("not kept as artifacts: {more} more vanished")).await?;
         }
-        if durability == Durability::Deferred {
+        // Where whatever was copied stays, it is synced when it is signed.
+        if kept.unsynced && beyond == Beyond::Refuse {
             self.parts.artifacts.sync().await.map_err(Trouble::Other)?;
+            kept.unsynced = false;
         }
         Ok(())
     }
@@ -149,14 +191,11 @@ impl Run<'_> {
         name: &ArtifactName,
         file: File,
         size_bytes: u64,
-        durability: Durability,
+        options: KeepOptions,
         progress: Progress<'_>,
     ) -> Result<ArtifactRecord, danube_artifacts::Error> {
         let copied = Arc::new(AtomicU64::new(0));
         let body = counted_stream(file_stream(file), copied.clone());
-        let options = KeepOptions::default()
-            .with_max_bytes(self.options.max_artifact_bytes)
-            .with_durability(durability);
         let keeping = self.parts.artifacts.keep(&self.spec.id, name, body, options);
         tokio::pin!(keeping);
         let mut tick = interval(PROGRESS_TICK);
@@ -182,6 +221,8 @@ impl Run<'_> {
         tainted: &[FoundFile],
     ) -> Result<(), danube_logs::Error> {
         let unmatched = found.unmatched.iter().map(|glob| format!("no file matches {glob:?}"));
+        let presets = found.unmatched_presets.iter();
+        let idle = presets.map(|preset| format!("no file matches the preset {preset}"));
         let skipped = found
             .skipped
             .iter()
@@ -189,7 +230,7 @@ impl Run<'_> {
         let tainted = tainted
             .iter()
             .map(|file| format!("not kept as an artifact: {} has a secret in its name", file.name));
-        let mut warnings = unmatched.chain(tainted).chain(skipped);
+        let mut warnings = unmatched.chain(idle).chain(tainted).chain(skipped);
         for warning in warnings.by_ref().take(MAX_WARNINGS) {
             log.note(&self.needles.redact_str(&warning)).await?;
         }
@@ -231,6 +272,7 @@ impl Run<'_> {
             entry
         });
         let log = log_digest.map(|digest| LogSubject::new(&self.spec.id, log_bytes, digest));
+        kept.proving = true;
         artifacts.prove(&input, &kept.records, log.as_ref()).await
     }
 
@@ -251,14 +293,40 @@ impl Run<'_> {
                 written
             })
             .collect();
-        let globs: Vec<_> = spec.artifacts.iter().map(|glob| needles.redact_str(glob)).collect();
-        json!({ "name": needles.redact_str(&spec.name), "steps": steps, "artifacts": globs })
+        let masked = |globs: &[String]| -> Vec<_> {
+            globs.iter().map(|glob| needles.redact_str(glob)).collect()
+        };
+        let (artifacts, name) = (&spec.artifacts, needles.redact_str(&spec.name));
+        let globs = masked(&artifacts.paths);
+        let mut written = json!({ "name": name, "steps": steps, "artifacts": globs });
+        if let Some(preset) = artifacts.preset {
+            written["artifact_preset"] = preset.as_str().into();
+        }
+        if !artifacts.exclude.is_empty() {
+            written["artifacts_excluded"] = masked(&artifacts.exclude).into();
+        }
+        written
     }
 
-    /// Deletes what was kept. What cannot be deleted is left to the sweep, which finds it.
+    /// Deletes what was kept of a job that did not succeed: the proof, and unless they are kept always the
+    /// files; of those that are, what is not signed. What cannot be deleted is left to the sweep, which finds it.
     pub(super) async fn discard(&self, kept: &mut Kept) {
-        kept.records.clear();
-        for name in std::mem::take(&mut kept.begun) {
+        if std::mem::take(&mut kept.proving) {
+            let job = &self.spec.id;
+            for key in [BlobKey::provenance(job), BlobKey::envelope(job)] {
+                if let Err(error) = self.parts.artifacts.blobs().delete(&key).await {
+                    tracing::warn!(%key, error = told(&error), "it could not be deleted");
+                }
+            }
+        }
+        let always = self.keeps_always();
+        kept.records.retain(|record| always && record.state == ArtifactState::Active);
+        let stay: BTreeSet<_> = kept.records.iter().map(|record| &record.name).collect();
+        let (stay, go) = std::mem::take(&mut kept.begun)
+            .into_iter()
+            .partition::<Vec<_>, _>(|name| stay.contains(name));
+        kept.begun = stay;
+        for name in go {
             if let Err(error) = self.parts.artifacts.delete(&self.spec.id, &name).await {
                 let (job, error) = (&self.spec.id, told(&error));
                 tracing::warn!(%job, %name, error, "an artifact could not be deleted");

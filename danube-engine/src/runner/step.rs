@@ -1,5 +1,6 @@
 //! One step: from its command to what is recorded of it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use danube_core::{JobState, LostReason};
@@ -107,6 +108,7 @@ impl Run<'_> {
             Ok(session) => session,
             Err(error) => return unknown(not_started(step, &error)),
         };
+        self.began.store(true, Ordering::Relaxed);
         let control = session.control();
         // Whoever watches comes first: behind a command that never pauses nothing of the task's budget
         // would be left for them, and they would never be asked.

@@ -12,6 +12,7 @@ use danube_exec::{
 };
 use danube_logs::{LogPhase, MemoryLogs};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fixture::{House, job};
@@ -445,7 +446,7 @@ async fn the_end_has_an_order_and_the_verdict_comes_last() {
     std::fs::write(house.work_dir().join("out/b"), "bb").unwrap();
     std::fs::write(house.work_dir().join("out/a"), "a").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["out/*".into(), "nothing".into()];
+    spec.artifacts.paths = vec!["out/*".into(), "nothing".into()];
     let outcome = house.run(spec).await;
     assert_eq!(
         house.diary.written(),
@@ -501,7 +502,7 @@ async fn only_a_job_that_succeeds_keeps_anything() {
         std::fs::write(house.work_dir().join("a"), "a").unwrap();
         std::fs::write(house.work_dir().join("b"), "b").unwrap();
         let mut spec = house.spec(&["one"]);
-        spec.artifacts = vec!["*".into(), "nothing".into()];
+        spec.artifacts.paths = vec!["*".into(), "nothing".into()];
         house.diary.fail_when(move |what| fault(what) && !what.starts_with("blob delete"));
         let outcome = house.run(spec).await;
         assert_eq!(outcome.job.state, JobState::Lost, "{desc}");
@@ -520,7 +521,7 @@ async fn a_job_that_fails_collects_nothing_and_proves_nothing() {
     let house = House::new([Script::new().exit(1)]);
     std::fs::write(house.work_dir().join("a"), "a").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     assert_eq!(house.run(spec).await.exit_code(), 1);
     assert!(house.blobs.list(&job()).await.unwrap().is_empty());
 }
@@ -532,7 +533,7 @@ async fn too_many_files_are_no_success() {
     std::fs::write(house.work_dir().join("a"), "a").unwrap();
     std::fs::write(house.work_dir().join("b"), "b").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     let outcome = house.run(spec).await;
     assert_eq!(outcome.job.lost_reason, Some(LostReason::Collect));
     assert!(outcome.job.message.unwrap().contains("more than 1 files match"));
@@ -547,7 +548,7 @@ async fn files_left_out_are_named_but_not_without_end() {
     }
     std::fs::write(house.work_dir().join("fits"), "abc").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     let outcome = house.run(spec).await;
     assert_eq!(outcome.exit_code(), 0);
     let names: Vec<_> = outcome.artifacts.iter().map(|a| a.name.as_str()).collect();
@@ -564,7 +565,7 @@ async fn a_job_can_be_cancelled_while_it_keeps_files() {
     std::fs::write(house.work_dir().join("a"), "a").unwrap();
     std::fs::write(house.work_dir().join("b"), "b").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     let cancel = CancellationToken::new();
     let runner = house.runner();
     // The first file is copied when the cancel comes.
@@ -581,7 +582,7 @@ async fn a_file_that_vanishes_before_its_turn_is_a_warning() {
         std::fs::write(house.work_dir().join(name), name).unwrap();
     }
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     // All were found when the first of them is copied.
     let look = |_: &ArtifactName, _: u64, _: u64| {
         let _ = std::fs::remove_file(house.work_dir().join("b"));
@@ -605,7 +606,7 @@ async fn files_that_vanish_are_named_but_not_without_end() {
         std::fs::write(house.work_dir().join(name), "x").unwrap();
     }
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     let look = |_: &ArtifactName, _: u64, _: u64| {
         names[1..].iter().for_each(|name| drop(std::fs::remove_file(house.work_dir().join(name))));
     };
@@ -625,7 +626,7 @@ async fn many_files_are_synced_together_and_a_sync_that_fails_is_no_success() {
         }
         house.diary.fail_when(move |what| fails && what == "blob sync");
         let mut spec = house.spec(&["one"]);
-        spec.artifacts = vec!["*".into()];
+        spec.artifacts.paths = vec!["*".into()];
         let outcome = house.run(spec).await;
         assert_eq!(outcome.exit_code(), if fails { 5 } else { 0 });
         let written = house.diary.written();
@@ -644,7 +645,7 @@ async fn progress_is_told_for_every_file_up_to_its_last_byte() {
     let house = House::new([Script::new()]);
     std::fs::write(house.work_dir().join("a"), vec![1; 3_000_000]).unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     let seen = Mutex::new(Vec::new());
     let look = |name: &ArtifactName, copied: u64, total: u64| {
         seen.lock().unwrap().push((name.to_string(), copied, total));
@@ -663,7 +664,7 @@ fn secretive(house: &House) -> JobSpec {
     std::fs::write(house.work_dir().join("y"), SECRET).unwrap();
     let mut spec = house.spec(&["one", "two"]);
     spec.name = format!("job {SECRET}");
-    spec.artifacts = vec!["*".into(), format!("{SECRET}*")];
+    spec.artifacts.paths = vec!["*".into(), format!("{SECRET}*")];
     spec.steps[0].command = crate::StepCommand::Shell(format!("echo {SECRET}"));
     spec.steps[1].command = crate::StepCommand::Argv(vec!["echo".into(), SECRET.into()]);
     spec.secrets.push(("TOKEN".into(), SecretBytes::from(SECRET)));

@@ -22,7 +22,7 @@ fn a_plain_job_is_right() {
     job.base_env.push(("BASH_FUNC_x%%".into(), "() { :; }".into()));
     job.secrets.push(("TOKEN".into(), "hunter2".into()));
     job.secrets.push(("TOKEN".into(), "hunter3".into()));
-    job.artifacts.push("out/**".into());
+    job.artifacts.paths.push("out/**".into());
     job.timeout = Some(Duration::from_millis(1));
     job.retention_days = Some(1);
     job.validate().unwrap();
@@ -73,8 +73,11 @@ fn whatever_is_wrong_is_refused_before_anything_starts() {
         ("longer than nothing", |job| job.steps[0].timeout = Some(Duration::ZERO)),
         ("retention_days must be", |job| job.retention_days = Some(0)),
         ("retention_days must be", |job| job.retention_days = Some(36_501)),
-        ("\"../x\"", |job| job.artifacts.push("../x".into())),
-        ("\"/etc/passwd\"", |job| job.artifacts.push("/etc/passwd".into())),
+        ("artifacts name no files", |job| job.artifacts.when = crate::CollectWhen::Always),
+        ("artifacts name no files", |job| job.artifacts.exclude.push("x".into())),
+        ("artifacts must not be limited to nothing", |job| job.artifacts.max_files = Some(0)),
+        ("\"../x\"", |job| job.artifacts.paths.push("../x".into())),
+        ("\"/etc/passwd\"", |job| job.artifacts.paths.push("/etc/passwd".into())),
     ];
     for (expected, change) in cases {
         let mut job = job();

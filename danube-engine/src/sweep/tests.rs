@@ -26,7 +26,7 @@ async fn finished(retention_days: Option<u32>) -> House {
     std::fs::write(house.work_dir().join("a"), "aa").unwrap();
     std::fs::write(house.work_dir().join("b"), "bbb").unwrap();
     let mut spec = house.spec(&["one"]);
-    spec.artifacts = vec!["*".into()];
+    spec.artifacts.paths = vec!["*".into()];
     spec.retention_days = retention_days;
     assert_eq!(house.run(spec).await.exit_code(), 0);
     house

@@ -5,6 +5,7 @@ mod archive;
 mod artifacts;
 mod bad_input;
 mod canary;
+mod collect;
 mod harness;
 mod keys;
 mod logs;
