@@ -120,8 +120,11 @@ impl App {
             tokio::task::spawn_blocking(move || SigningKeys::open_or_create(&keys_dir)).await;
         let (key, opened) = opened.expect("opening a key does not panic")?;
         if opened == Opened::Created {
+            let pem = key.public_pem();
+            let public = pem.lines().nth(1).unwrap_or_default();
             Sink::Stderr.line(&format!(
-                "danube: made a signing key; give its public part to whoever verifies: {}",
+                "danube: made signing key {}; give its public part to whoever verifies: {public} ({})",
+                key.key_id(),
                 self.keys_dir().join("signing.key.pub").display()
             ));
         }

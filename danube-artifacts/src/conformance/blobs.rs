@@ -670,6 +670,12 @@ pub async fn metadata_is_kept_apart_from_artifacts(store: impl BlobStore) {
     let directories = [
         BlobKey::provenance(&k),
         BlobKey::envelope(&k),
+        BlobKey::records(&k),
+        BlobKey::log(&k),
+        key("k", "metadata.json/a"),
+        BlobKey::signature(&k, &name("metadata.json/a")),
+        key("k", "job.log/a"),
+        BlobKey::signature(&k, &name("job.log/a")),
         key("k", "provenance.json/a"),
         BlobKey::signature(&k, &name("provenance.json/a")),
         key("k", "provenance.dsse.json/a/b"),

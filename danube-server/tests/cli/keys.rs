@@ -27,8 +27,18 @@ fn keys(danube: &Danube, role: &str) -> Vec<String> {
 fn an_old_key_verifies_until_it_is_revoked() {
     let danube = Danube::new();
     assert_eq!(danube.run(&["keys", "list"]).status.code(), Some(1), "there is none yet");
-    let first = kept(&danube);
+    let begun = danube.run(&["run", "--", "true"]);
     let old = keys(&danube, "current");
+    let public = fs::read_to_string(danube.data().join("keys/signing.key.pub")).unwrap();
+    let told = format!(
+        "made signing key {}; give its public part to whoever verifies: {} (",
+        old[0],
+        public.lines().nth(1).unwrap()
+    );
+    assert!(stderr(&begun).contains(&told), "{}", said(&begun));
+    let again = danube.run(&["run", "--", "true"]);
+    assert!(!stderr(&again).contains("made signing key"), "{}", said(&again));
+    let first = kept(&danube);
     let out = danube.run(&["keys", "rotate"]);
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
     let second = kept(&danube);

@@ -6,6 +6,7 @@ mod artifacts;
 mod bad_input;
 mod canary;
 mod collect;
+mod docs;
 mod harness;
 mod keys;
 mod logs;
