@@ -16,7 +16,7 @@ use danube_core::{
 };
 use danube_exec::{Script, Scripted};
 use danube_logs::{LogStat, LogState, LogStore, LogTail, MemoryLogs};
-use danube_store::{JobQuery, JobRecord, JobStore, MemoryJobs, StepRecord, Transition};
+use danube_store::{JobQuery, JobRecord, JobStore, JobTally, MemoryJobs, StepRecord, Transition};
 use tokio_util::sync::CancellationToken;
 
 use crate::{JobRunner, JobSpec, Outcome, Parts, RunnerOptions, StepCommand, StepSpec};
@@ -192,6 +192,10 @@ impl<T: JobStore> JobStore for Spy<T> {
 
     async fn list(&self, query: &JobQuery) -> Result<Vec<JobRecord>, danube_store::Error> {
         self.inner.list(query).await
+    }
+
+    async fn tally(&self) -> Result<Vec<JobTally>, danube_store::Error> {
+        self.inner.tally().await
     }
 
     async fn matching(&self, text: &str, limit: usize) -> Result<Vec<JobId>, danube_store::Error> {

@@ -47,6 +47,7 @@ macro_rules! job_store_conformance {
             pages_name_every_job_once,
             limits_are_bounds,
             unfinished_jobs_are_listed_apart,
+            the_tally_counts_every_job_once,
             ids_are_matched_at_both_ends_byte_for_byte,
             states_go_forward_and_set_their_times,
             a_change_keeps_what_it_does_not_name,
@@ -149,7 +150,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("pub async fn "))
             .filter_map(|law| law.split('(').next())
             .collect();
-        assert_eq!(names.len(), 33);
+        assert_eq!(names.len(), 34);
         for name in names {
             assert!(
                 macro_text.contains(&format!("            {name},\n")),

@@ -1,10 +1,11 @@
 //! The contract of the records of jobs, and what is built on it.
 
+use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use danube_core::{CandidateKind, JobId, JobState, Timestamp};
+use danube_core::{CandidateKind, JobId, JobState, LostReason, Timestamp};
 
 use crate::{Error, JobRecord, StepRecord, Transition};
 
@@ -72,6 +73,33 @@ impl From<&JobRecord> for JobCursor {
     }
 }
 
+/// How many jobs are in a state; of lost ones, for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobTally {
+    /// The state.
+    pub state: JobState,
+    /// Why they are lost; `None` for every other state.
+    pub lost_reason: Option<LostReason>,
+    /// How many.
+    pub jobs: u64,
+}
+
+/// What [`JobStore::tally`] counts, by name.
+#[derive(Default)]
+pub(crate) struct Counts(BTreeMap<(&'static str, Option<&'static str>), JobTally>);
+
+impl Counts {
+    pub(crate) fn add(&mut self, state: JobState, lost_reason: Option<LostReason>) {
+        let names = (state.as_str(), lost_reason.map(LostReason::as_str));
+        let none = JobTally { state, lost_reason, jobs: 0 };
+        self.0.entry(names).or_insert(none).jobs += 1;
+    }
+
+    pub(crate) fn into_tally(self) -> Vec<JobTally> {
+        self.0.into_values().collect()
+    }
+}
+
 /// Records of jobs and their steps.
 ///
 /// * **Atomicity.** Each call happens whole or not at all; a job is read together with its steps as
@@ -124,6 +152,14 @@ pub trait JobStore: Debug + Display + Send + Sync + 'static {
     ///
     /// None of its own.
     async fn matching(&self, text: &str, limit: usize) -> Result<Vec<JobId>, Error>;
+
+    /// How many jobs there are in each state, and lost for each reason: those of which there are any, in the
+    /// order of the names of states, then of reasons.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    async fn tally(&self) -> Result<Vec<JobTally>, Error>;
 
     /// Moves a job on and returns the state that it left; the state it is in already is a legal aim
     /// while that is not terminal.
@@ -228,6 +264,10 @@ impl<T: JobStore + ?Sized> JobStore for Arc<T> {
 
     async fn matching(&self, text: &str, limit: usize) -> Result<Vec<JobId>, Error> {
         (**self).matching(text, limit).await
+    }
+
+    async fn tally(&self) -> Result<Vec<JobTally>, Error> {
+        (**self).tally().await
     }
 
     async fn transition(&self, id: &JobId, change: &Transition) -> Result<JobState, Error> {

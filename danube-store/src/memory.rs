@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use danube_core::{CandidateKind, JobId, JobState, Timestamp};
 
+use crate::jobs::Counts;
 use crate::{
-    Error, JobCursor, JobQuery, JobRecord, JobStore, MAX_JOBS_PER_LIST, StepRecord, Transition,
-    rules,
+    Error, JobCursor, JobQuery, JobRecord, JobStore, JobTally, MAX_JOBS_PER_LIST, StepRecord,
+    Transition, rules,
 };
 
 /// A [`JobStore`] in memory. Clones share their records; nothing survives the process.
@@ -89,6 +90,12 @@ impl JobStore for MemoryJobs {
         let fits = |id: &JobId| id.as_str().starts_with(text) || id.as_str().ends_with(text);
         let ids = self.newest_first().into_iter().map(|job| job.id);
         Ok(ids.filter(fits).take(limit.min(MAX_JOBS_PER_LIST)).collect())
+    }
+
+    async fn tally(&self) -> Result<Vec<JobTally>, Error> {
+        let mut counts = Counts::default();
+        self.jobs().values().for_each(|job| counts.add(job.state, job.lost_reason));
+        Ok(counts.into_tally())
     }
 
     async fn transition(&self, id: &JobId, change: &Transition) -> Result<JobState, Error> {

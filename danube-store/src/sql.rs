@@ -40,6 +40,7 @@ statements! {
     MATCHING_JOBS = "SELECT id FROM jobs \
         WHERE substr(id, 1, ?2) = ?1 OR substr(id, -?2) = ?1 \
         ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
+    TALLY_JOBS = "SELECT state, lost_reason FROM jobs";
     // What never changes after the creation of a job is not written again.
     UPDATE_JOB = "UPDATE jobs SET state = ?2, lost_reason = ?3, message = ?4, started_at_ms = ?5, \
         finished_at_ms = ?6, cancel_requested_at_ms = ?7, log_bytes = ?8, log_truncated = ?9, \

@@ -9,7 +9,8 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use danube_core::ErrorClass;
+use danube_core::{ErrorClass, JobState, LostReason};
+use danube_store::JobTally;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -19,6 +20,7 @@ use super::problem::{Problem, Subject};
 const REQUESTS: &str = "danube_http_requests_total";
 const DURATION: &str = "danube_http_request_duration_seconds";
 const STREAMS: &str = "danube_http_log_streams_open";
+const PROVENANCE: &str = "danube_provenance_generated_total";
 
 /// The histogram keeps every sample until somebody drains it, and perhaps nobody ever scrapes: after
 /// so many requests the server does it itself.
@@ -33,10 +35,35 @@ pub(super) fn describe() {
         "Time until the head of the answer was ready; bodies and streams go on after it"
     );
     metrics::describe_gauge!(STREAMS, "Log streams that are open");
+    metrics::describe_counter!(
+        PROVENANCE,
+        "Jobs of this data directory, by any process, whose provenance was written (ok) or could not be signed or written (error)"
+    );
+}
+
+/// Counts, by what is recorded, the jobs that have provenance and those lost for the want of it. A job has
+/// succeeded when its provenance is written, and not before; it is lost for the reason `sign` when that, or signing
+/// its artifacts, failed. Records of jobs are never deleted, so the numbers only grow.
+async fn count_provenance(api: &Api) {
+    let tally = match api.state.jobs.tally().await {
+        Ok(tally) => tally,
+        Err(error) => {
+            tracing::warn!(%error, "cannot count jobs for the metrics");
+            return;
+        }
+    };
+    let count = |is_meant: fn(&JobTally) -> bool| -> u64 {
+        tally.iter().filter(|tally| is_meant(tally)).map(|tally| tally.jobs).sum()
+    };
+    let ok = count(|tally| tally.state == JobState::Succeeded);
+    let error = count(|tally| tally.lost_reason == Some(LostReason::Sign));
+    metrics::counter!(PROVENANCE, "status" => "ok").absolute(ok);
+    metrics::counter!(PROVENANCE, "status" => "error").absolute(error);
 }
 
 /// `GET /metrics`.
 pub(super) async fn scrape(State(api): State<Api>) -> Response {
+    count_provenance(&api).await;
     let text = api.state.metrics.render();
     let mut response = text.into_response();
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

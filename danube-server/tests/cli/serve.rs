@@ -73,7 +73,8 @@ fn jobs_logs_and_artifacts_are_served_as_they_lie_on_disk() {
     );
     let server = Server::start(&danube);
     assert!(server.text("/health", &[]).contains("ok"));
-    assert!(server.text("/metrics", &[]).contains("danube_"));
+    let proved = "danube_provenance_generated_total{status=\"ok\"} 1\n";
+    assert!(server.text("/metrics", &[]).contains(proved));
     // The command line prints the same body.
     let listed: serde_json::Value =
         serde_json::from_slice(&server.get("/api/v1/jobs?limit=50", &[])).unwrap();

@@ -1,9 +1,9 @@
 //! Laws about finding jobs.
 
-use danube_core::{JobState, Timestamp};
+use danube_core::{JobState, LostReason, Timestamp};
 
 use super::{at, id, job, step, to};
-use crate::{JobCursor, JobQuery, JobRecord, JobStore, MAX_JOBS_PER_LIST};
+use crate::{JobCursor, JobQuery, JobRecord, JobStore, JobTally, MAX_JOBS_PER_LIST, Transition};
 
 async fn create(store: &impl JobStore, named: &str, second: i64) {
     let record = JobRecord { created_at: at(second), ..job(named) };
@@ -70,6 +70,35 @@ pub async fn limits_are_bounds(store: &impl JobStore) {
         assert_eq!(ids.len(), count);
     }
     assert_eq!(list(store, &JobQuery::default()).await.len(), 100);
+}
+
+/// Each job under its state, and its reason where it is lost; nothing that no job is in.
+pub async fn the_tally_counts_every_job_once(store: &impl JobStore) {
+    assert!(store.tally().await.expect("tally").is_empty());
+    let reasons = [LostReason::Sign, LostReason::OwnerDied, LostReason::Sign];
+    for (n, reason) in reasons.into_iter().enumerate() {
+        let named = format!("lost-{n}");
+        create(store, &named, 0).await;
+        let lost = Transition::lost(reason, at(9));
+        store.transition(&id(&named), &lost).await.expect("transition");
+    }
+    for n in 0..3 {
+        let named = format!("done-{n}");
+        create(store, &named, 0).await;
+        store.transition(&id(&named), &to(JobState::Succeeded, 9)).await.expect("transition");
+        store.put_step(&id(&named), &step(0, "late")).await.expect_err("it has ended");
+    }
+    create(store, "young", 0).await;
+    store.put_step(&id("young"), &step(0, "one")).await.expect("put_step");
+    store.put_step(&id("young"), &step(1, "two")).await.expect("put_step");
+    let of = |state, lost_reason, jobs| JobTally { state, lost_reason, jobs };
+    let wanted = [
+        of(JobState::Lost, Some(LostReason::OwnerDied), 1),
+        of(JobState::Lost, Some(LostReason::Sign), 2),
+        of(JobState::Pending, None, 1),
+        of(JobState::Succeeded, None, 3),
+    ];
+    assert_eq!(store.tally().await.expect("tally"), wanted);
 }
 
 /// `unfinished_only` gives exactly the jobs whose state is not terminal, page by page.

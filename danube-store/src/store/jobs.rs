@@ -9,8 +9,10 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
 use crate::fault::Fault;
+use crate::jobs::Counts;
 use crate::{
-    Error, JobQuery, JobRecord, JobStore, MAX_JOBS_PER_LIST, StepRecord, Transition, rules, sql,
+    Error, JobQuery, JobRecord, JobStore, JobTally, MAX_JOBS_PER_LIST, StepRecord, Transition,
+    rules, sql,
 };
 
 // `~` sorts behind every character of an id.
@@ -77,6 +79,18 @@ impl JobStore for Store {
             let mut matching = transaction.prepare_cached(sql::MATCHING_JOBS)?;
             let ids = matching.query_map(params![text, chars, limit], |row| parsed(row, 0))?;
             Ok(ids.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn tally(&self) -> Result<Vec<JobTally>, Error> {
+        self.read("count jobs", |transaction| {
+            let mut states = transaction.prepare_cached(sql::TALLY_JOBS)?;
+            let (mut rows, mut counts) = (states.query([])?, Counts::default());
+            while let Some(row) = rows.next()? {
+                counts.add(parsed(row, 0)?, parsed_if_any(row, 1)?);
+            }
+            Ok(counts.into_tally())
         })
         .await
     }

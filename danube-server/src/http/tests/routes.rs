@@ -246,6 +246,41 @@ fn the_series_of_the_metrics_do_not_grow_with_what_is_asked_for() {
     });
 }
 
+#[test]
+fn provenance_is_counted_by_what_is_recorded() {
+    let fixture = Fixture::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&fixture.recorder, || {
+        let says = |ok: usize, error: usize| {
+            let text = runtime.block_on(fixture.get("/metrics")).body;
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            for (status, count) in [("ok", ok), ("error", error)] {
+                let line =
+                    format!("danube_provenance_generated_total{{status=\"{status}\"}} {count}\n");
+                assert!(text.contains(&line), "{line} is not in {text}");
+            }
+        };
+        says(0, 0);
+        runtime.block_on(async {
+            fixture.finished("one", b"").await;
+            fixture.job("runs").await;
+            for state in [JobState::Failed, JobState::Lost, JobState::Cancelled] {
+                let id = fixture.job(state.as_str()).await;
+                fixture.end(&id, state).await;
+            }
+        });
+        says(1, 0);
+        runtime.block_on(async {
+            fixture.finished("two", b"").await;
+            let id = fixture.job("unsigned").await;
+            let lost = Transition::lost(LostReason::Sign, fixture.clock.now());
+            fixture.jobs.transition(&id, &lost).await.unwrap();
+        });
+        says(2, 1);
+        says(2, 1);
+    });
+}
+
 #[tokio::test]
 async fn a_handler_that_panics_fails_one_request() {
     let fixture = Fixture::new();
