@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 mod collect;
 mod duration;
 mod error;
@@ -10,6 +11,7 @@ mod outcome;
 mod recover;
 mod retry;
 mod runner;
+mod source;
 mod spec;
 mod sweep;
 mod yaml;
@@ -21,6 +23,7 @@ pub use job_file::JobFile;
 pub use outcome::Outcome;
 pub use recover::{recover, seal_abandoned};
 pub use runner::{Cancel, JobRunner, Parts, Progress, RunnerOptions};
+pub use source::{Checkout, SourceError};
 pub use spec::{
     JOB_ID_VARIABLE, JobSpec, MAX_NAME_CHARS, MAX_RETENTION_DAYS, STEP_VARIABLE, StepCommand,
     StepSpec,

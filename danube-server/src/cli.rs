@@ -128,7 +128,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "OWNER", default_value = DEFAULT_OWNER)]
     pub(crate) owner: SecretOwner,
 
-    /// The repository that is built, for the provenance: `git+https://git.example.com/a/b`
+    /// The repository that is built, for the provenance: `git+https://git.example.com/a/b` [default: `origin`
+    /// of the git work tree of this directory, with its commit and branch, if nothing in it is uncommitted]
     #[arg(long, value_name = "URL", requires = "commit")]
     pub(crate) repository: Option<String>,
 
@@ -139,6 +140,10 @@ pub(crate) struct RunArgs {
     /// The branch that it was taken from
     #[arg(long, value_name = "NAME", requires = "commit")]
     pub(crate) branch: Option<String>,
+
+    /// Do not look for a git work tree: the provenance names no source
+    #[arg(long, conflicts_with = "repository")]
+    pub(crate) no_source: bool,
 
     /// End the job after this long: 90s, 10m, 1h30m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

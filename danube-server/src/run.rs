@@ -12,7 +12,7 @@ use std::time::Duration;
 use danube_artifacts::attest::{EntryPoint, Source};
 use danube_core::{ErrorClass, JobId, SecretBytes};
 use danube_engine::{
-    Cancel, JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec,
+    Cancel, Checkout, JobFile, JobRunner, JobSpec, Outcome, RunnerOptions, StepCommand, StepSpec,
 };
 use danube_exec::{Guardian, LocalProcesses};
 use danube_logs::{Follower, LogPhase};
@@ -28,7 +28,7 @@ use crate::failure::Failure;
 use crate::jobs::print_json;
 use crate::secrets::{self, Given, Source as SecretSource};
 use crate::summary::{self, CopyBar};
-use crate::terminal::Sink;
+use crate::terminal::{self, Sink};
 use crate::view::{Shown, View, ViewOptions, show};
 use crate::{Environment, wire};
 
@@ -48,6 +48,7 @@ pub(crate) async fn run(
     guardian: Guardian,
 ) -> Result<u8, Failure> {
     let (detach, promised, output) = (args.detach, args.detached_as.clone(), args.output);
+    let looks_for_source = !args.no_source && args.repository.is_none();
     let work_dir =
         fs::canonicalize(".").map_err(|e| Failure::io("cannot find the current directory", &e))?;
     let file = args.file.clone();
@@ -71,6 +72,9 @@ pub(crate) async fn run(
     let parts = app.parts(Arc::new(LocalProcesses::with_guardian(guardian))).await?;
     if detach {
         return start_detached(&spec.id, environment).await;
+    }
+    if looks_for_source {
+        name_source(&mut spec, file.as_deref(), environment).await;
     }
     let Given { values, loaded } = secrets::resolve(&app, &spec.id, &owner, sources).await?;
     spec.secrets = values;
@@ -157,6 +161,31 @@ fn spec(
         sources.push((name, source));
     }
     Ok((spec, sources))
+}
+
+/// Names the source of the work tree that the job runs in, and the job file by its place in it.
+async fn name_source(spec: &mut JobSpec, file: Option<&Path>, environment: &Environment) {
+    match Checkout::of(&spec.work_dir, &environment.vars).await {
+        Ok(Some(checkout)) => {
+            let file = file.and_then(|file| fs::canonicalize(file).ok());
+            let below =
+                file.and_then(|file| Some(file.strip_prefix(&checkout.root).ok()?.to_owned()));
+            if let (Some(below), Some(entry)) = (below, &mut spec.entry_point) {
+                entry.path = below.to_string_lossy().into_owned();
+            }
+            spec.source = Some(checkout.source);
+        }
+        Ok(None) => {}
+        Err(why) => {
+            let why = format!("the provenance will name no source: {why}");
+            // Where no file is kept hardly anybody will read the provenance.
+            if spec.artifacts.is_empty() {
+                tracing::info!("{why}");
+            } else {
+                Sink::Stderr.line(&format!("danube: {}", terminal::safe(&why)));
+            }
+        }
+    }
 }
 
 /// Whether a path that could not be opened is the path of nothing.

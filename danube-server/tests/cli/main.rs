@@ -14,5 +14,6 @@ mod recovery;
 mod run;
 mod secrets;
 mod serve;
+mod source;
 mod vault;
 mod verify;
