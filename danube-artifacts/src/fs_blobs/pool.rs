@@ -28,8 +28,9 @@ const HEADS: [&str; 2] = [".blobs", "heads"];
 /// Smaller files are not shared: a link saves them less than a block of the disk.
 const MIN_BYTES: u64 = 4096;
 
-/// Where a file carries its own digest, so that its blob is found when its last job lets go of it.
-/// Where the file system has no such attributes, the sweep finds the blob.
+/// Where a file carries the 32 bytes of its digest, so that its blob is found when its last job lets go of it.
+/// As text they would not fit into an inode of ext4, and cost a block of their own. Where the file system has no
+/// such attributes, the sweep finds the blob.
 const DIGEST_ATTRIBUTE: &str = "user.danube.sha256";
 
 /// A blob of the pool with a name in the staging directory, and locked: whatever becomes of the pool,
@@ -86,14 +87,14 @@ pub(super) fn find_by_head(
 
 /// Remembers on a file what it holds. To be called while it can be written to.
 pub(super) fn mark(file: &File, digest: &Sha256Digest) {
-    let value = digest.to_string();
-    let _ = rustix::fs::fsetxattr(file, DIGEST_ATTRIBUTE, value.as_bytes(), XattrFlags::empty());
+    let flags = XattrFlags::empty();
+    let _ = rustix::fs::fsetxattr(file, DIGEST_ATTRIBUTE, digest.as_bytes(), flags);
 }
 
 fn marked(file: &File) -> Option<Sha256Digest> {
-    let mut value = [0; 64];
+    let mut value = [0; 32];
     let len = rustix::fs::fgetxattr(file, DIGEST_ATTRIBUTE, &mut value[..]).ok()?;
-    std::str::from_utf8(value.get(..len)?).ok()?.parse().ok()
+    (len == value.len()).then(|| Sha256Digest::from_bytes(value))
 }
 
 /// Takes a whole, locked file into the pool. Fails with [`Errno::EXIST`] where there is a blob of that

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -11,11 +12,10 @@ use bytes::Bytes;
 use danube_core::{ErrorClass, Sha256Digest, files};
 use futures_util::StreamExt;
 use futures_util::future::try_join3;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::pool::{self, Pinned};
 use super::staging::{STAGING_DIR, Staged, remove_leftovers};
@@ -30,9 +30,11 @@ use crate::{
 pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches that wait for the slower of hashing and writing.
 const DEPTH: usize = 8;
-/// After so many bytes they are synced while the next ones come, and the disk is asked how much room is
-/// left: the sync at the end has then little to wait for.
-const STRETCH_BYTES: u64 = 64 * 1024 * 1024;
+/// After so many bytes the system begins to bring them to the disk, and is asked how much room is left there:
+/// the sync at the end has then little to wait for.
+const STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// Room that is taken ahead at once: cheaper than finding a place for every page, and in one piece.
+const RESERVED_BYTES: u64 = 64 * 1024 * 1024;
 
 type Batch = Vec<Bytes>;
 
@@ -52,7 +54,7 @@ pub(super) async fn put(
     }
     let begun = store.blocking(move |inner| upload.begin(inner, head)).await?;
     let Begun { upload, place, hasher, head, sink } = begun;
-    let (meter, hasher, sink) = pump(store, body, upload.options.durability, hasher, sink).await?;
+    let (meter, hasher, sink) = pump(store, body, hasher, sink).await?;
     store
         .blocking(move |inner| {
             let stored = meter.finish(digest_of(hasher))?;
@@ -65,11 +67,9 @@ pub(super) async fn put(
 async fn pump(
     store: &FsBlobs,
     mut body: Batches,
-    durability: Durability,
     mut hasher: Sha256,
     mut sink: Sink,
 ) -> Result<(Meter, Sha256, Sink), Error> {
-    let key = body.key.clone();
     let (to_hash, mut hash_in) = mpsc::channel::<Batch>(DEPTH);
     let (to_write, mut write_in) = mpsc::channel::<Batch>(DEPTH);
     let read = async move {
@@ -99,7 +99,6 @@ async fn pump(
     };
     let write = async {
         let mut batches = Vec::with_capacity(DEPTH);
-        let mut syncing = Syncing { key: &key, running: None };
         while write_in.recv_many(&mut batches, DEPTH).await > 0 {
             let taken = std::mem::take(&mut batches);
             let work = move |inner: &Inner| {
@@ -109,36 +108,10 @@ async fn pump(
                 Ok(sink)
             };
             sink = store.blocking(work).await?;
-            if durability == Durability::Synced && !syncing.is_busy() {
-                syncing.end(store).await?;
-                syncing.running = sink.due().map(|file| {
-                    tokio::task::spawn_blocking(move || file.and_then(|file| file.sync_data()))
-                });
-            }
         }
-        syncing.end(store).await?;
         Ok(sink)
     };
     try_join3(read, hash, write).await
-}
-
-/// A sync that goes on beside the writing. Its error must be told: the system tells it only once, and
-/// the sync at the end would succeed.
-struct Syncing<'a> {
-    key: &'a BlobKey,
-    running: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl Syncing<'_> {
-    fn is_busy(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.is_finished())
-    }
-
-    async fn end(&mut self, store: &FsBlobs) -> Result<(), Error> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        let ended = running.await.map_err(io::Error::from).flatten();
-        ended.map_err(|e| store.inner.io("put", self.key, e))
-    }
 }
 
 /// A body in batches, counted.
@@ -206,9 +179,9 @@ struct Writing {
     /// What was announced, as far as it is known.
     wanted: u64,
     written: u64,
-    /// How much was written when the disk was last asked for room, and when it was last synced.
-    asked: u64,
-    synced: u64,
+    /// How much was written at the last step, and up to where the file has room.
+    stepped: u64,
+    reserved: u64,
 }
 
 impl Writing {
@@ -220,32 +193,44 @@ impl Writing {
     ) -> Result<Self, Error> {
         inner.check_room(&key, staging, wanted)?;
         let (staged, file) = Staged::create(staging).map_err(|e| inner.io("put", &key, e))?;
-        Ok(Self { key, staged, file, wanted, written: 0, asked: 0, synced: 0 })
+        Ok(Self { key, staged, file, wanted, written: 0, stepped: 0, reserved: 0 })
     }
 
     fn take(&mut self, inner: &Inner, chunk: &[u8]) -> Result<(), Error> {
         self.file.write_all(chunk).map_err(|e| inner.io("put", &self.key, e))?;
         self.written += chunk.len() as u64;
-        if self.written - self.asked >= STRETCH_BYTES {
-            self.asked = self.written;
-            inner.check_room(&self.key, &self.file, self.wanted.saturating_sub(self.written))?;
+        if self.written - self.stepped >= STEP_BYTES { self.step(inner) } else { Ok(()) }
+    }
+
+    fn step(&mut self, inner: &Inner) -> Result<(), Error> {
+        // Of pages that are not on the disk yet, this advice begins to write them, and waits for nothing. An error
+        // of the disk is told by the sync at the end.
+        let since = NonZeroU64::new(self.written - self.stepped);
+        let _ = rustix::fs::fadvise(&self.file, self.stepped, since, Advice::DontNeed);
+        self.stepped = self.written;
+        let left = self.wanted.saturating_sub(self.written);
+        let available = inner.check_room(&self.key, &self.file, left)?;
+        if self.reserved <= self.written {
+            let len = if left > 0 { left.min(RESERVED_BYTES) } else { RESERVED_BYTES };
+            let len = len.min(available);
+            // Where the file system cannot, it finds a place for every page.
+            let keep_size = FallocateFlags::KEEP_SIZE;
+            let _ = rustix::fs::fallocate(&self.file, keep_size, self.written, len);
+            self.reserved = self.written + len;
         }
         Ok(())
+    }
+
+    /// Gives back what was reserved and is not needed.
+    fn trim(&self, inner: &Inner) -> Result<(), Error> {
+        if self.reserved <= self.written {
+            return Ok(());
+        }
+        self.file.set_len(self.written).map_err(|e| inner.io("put", &self.key, e))
     }
 }
 
 impl Sink {
-    /// The file, when so much of it waits for the disk that the sync should begin.
-    fn due(&mut self) -> Option<io::Result<File>> {
-        match self {
-            Self::File(writing) if writing.written - writing.synced >= STRETCH_BYTES => {
-                writing.synced = writing.written;
-                Some(writing.file.try_clone())
-            }
-            _ => None,
-        }
-    }
-
     fn take(&mut self, inner: &Inner, chunk: &[u8]) -> Result<(), Error> {
         match self {
             Self::File(writing) => writing.take(inner, chunk),
@@ -380,8 +365,9 @@ impl Upload {
         }
         match sink {
             Sink::Pool { pinned, .. } => self.share(inner, place, &pinned, stored),
-            Sink::File(Writing { staged, file, .. }) => {
-                self.commit_file(inner, place, &staged, &file, stored, head)
+            Sink::File(writing) => {
+                writing.trim(inner)?;
+                self.commit_file(inner, place, &writing.staged, &writing.file, stored, head)
             }
         }
     }
@@ -536,33 +522,42 @@ pub(super) fn same_content(one: &File, other: &File) -> io::Result<bool> {
 impl Inner {
     /// The directories of an upload, made where they are missing.
     pub(super) fn place(&self) -> io::Result<Place> {
-        files::create_private_dir(&self.root.join(STAGING_DIR))?;
-        let root = beneath::open_root(&self.root)?;
-        let staging = Arc::new(beneath::open_dir(&root, STAGING_DIR)?);
+        let open = || -> io::Result<Place> {
+            let root = beneath::open_root(&self.root)?;
+            let staging = beneath::open_dir(&root, STAGING_DIR)?;
+            Ok(Place { root, staging: Arc::new(staging) })
+        };
+        let place = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                files::create_private_dir(&self.root.join(STAGING_DIR))?;
+                open()
+            }
+            other => other,
+        }?;
         if !self.swept.swap(true, std::sync::atomic::Ordering::Relaxed)
-            && let Err(e) = remove_leftovers(&staging, None)
+            && let Err(e) = remove_leftovers(&place.staging, None)
         {
             // Others' leftovers cost room, nothing else.
             tracing::warn!(store = %self, error = %e, "cannot remove what a dead process left");
         }
-        Ok(Place { root, staging })
+        Ok(place)
     }
 
-    /// Refuses an artifact that would fill the disk. What Danube adds may use the rest: a signature that
-    /// did not fit would spoil what was kept.
+    /// How many bytes an artifact may still have, unless it would fill the disk. What Danube adds may use the
+    /// rest: a signature that did not fit would spoil what was kept.
     pub(super) fn check_room(
         &self,
         key: &BlobKey,
         on: impl std::os::fd::AsFd,
         needed_bytes: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         if !matches!(key.part(), BlobPart::Artifact(_)) {
-            return Ok(());
+            return Ok(u64::MAX);
         }
         let stat = rustix::fs::fstatvfs(on).map_err(|e| self.io("put", key, e))?;
         // Some file systems have no size of their own, and tell none.
         if stat.f_blocks == 0 {
-            return Ok(());
+            return Ok(u64::MAX);
         }
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let available_bytes = free.saturating_sub(self.keep_free_bytes);
@@ -575,7 +570,7 @@ impl Inner {
                 available_bytes,
             });
         }
-        Ok(())
+        Ok(available_bytes)
     }
 }
 

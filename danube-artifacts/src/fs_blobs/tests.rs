@@ -12,6 +12,7 @@ use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
 mod crash;
+mod kills;
 mod pool;
 mod sessions;
 

@@ -28,7 +28,7 @@ struct Case {
 }
 
 /// The way of a small body, of a long one, of a duplicate of each, of one that parts from its
-/// candidate, over something that is there, and too small to be shared.
+/// candidate, over something that is there, too small to be shared, and of one that takes room ahead.
 const CASES: &[Case] = &[
     Case { name: "tiny", before: &[], seed: 1, len: 100, replace: false },
     Case { name: "small", before: &[], seed: 1, len: 9_000, replace: false },
@@ -50,6 +50,7 @@ const CASES: &[Case] = &[
         len: 2_300_000,
         replace: false,
     },
+    Case { name: "in steps", before: &[], seed: 1, len: 9_000_000, replace: false },
 ];
 
 pub(super) fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
@@ -58,7 +59,9 @@ pub(super) fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
 
 fn body_of(seed: u64, len: usize) -> ByteStream {
     let bytes = bytes_of(seed, len);
-    let chunks: Vec<_> = bytes.chunks(60_000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    // Not more writes than need be: each of them is killed once.
+    let chunks: Vec<_> =
+        bytes.chunks(60_000.max(len / 16)).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
     Box::pin(futures_util::stream::iter(chunks))
 }
 
