@@ -9,7 +9,7 @@ use std::io::Read;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use danube_artifacts::attest::{Envelope, ProvenanceInput, statement};
 use danube_artifacts::verify::{VerifyOptions, verify_file};
-use danube_artifacts::{ArtifactRecord, ArtifactState, Signer, SigningKey, Verifier};
+use danube_artifacts::{ArtifactId, ArtifactKind, ArtifactRecord, ArtifactState, Signer, SigningKey, Verifier};
 use danube_core::{JobId, Sha256Digest, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -18,13 +18,16 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 fn record(job: &JobId, name: &str, size_bytes: u64, digest: Sha256Digest) -> ArtifactRecord {
     ArtifactRecord {
+        id: ArtifactId::mint(Timestamp::UNIX_EPOCH),
         job: job.clone(),
         name: name.parse().expect("a name"),
         size_bytes,
         digest,
         content_type: "application/octet-stream".to_owned(),
+        kind: ArtifactKind::Other,
         state: ArtifactState::Active,
         created_at: Timestamp::UNIX_EPOCH,
+        archived_at: None,
         keep_for: None,
         keep_forever: false,
         tags: std::collections::BTreeMap::new(),

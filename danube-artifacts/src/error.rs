@@ -7,7 +7,7 @@ use danube_core::{
     ArtifactName, BoxError, ErrorClass, InvalidName, JobId, Sha256Digest, files::PrivateFileError,
 };
 
-use crate::{ArtifactState, BlobKey, UploadId};
+use crate::{ArtifactId, ArtifactState, BlobKey, UploadId};
 
 /// An error of this crate. Its message names the thing; where there is a cause, `source()` has it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,20 @@ pub enum Error {
     /// The index has no such artifact.
     #[error("job {job} has no artifact {name}")]
     NoRecord {
+        /// The job.
+        job: JobId,
+        /// The artifact.
+        name: ArtifactName,
+    },
+    /// No artifact has this id: it never was, was replaced, or was deleted.
+    #[error("there is no artifact {id}")]
+    NoArtifact {
+        /// The id.
+        id: ArtifactId,
+    },
+    /// Another artifact of that name took its place meanwhile.
+    #[error("artifact {name} of job {job} was replaced meanwhile: look at it again")]
+    Replaced {
         /// The job.
         job: JobId,
         /// The artifact.
@@ -180,6 +194,10 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A directory could not be packed.
+    #[cfg(feature = "archive")]
+    #[error(transparent)]
+    Directory(#[from] crate::archive::ArchiveError),
     /// The signer could not sign.
     #[error("{signer} could not sign")]
     Sign {
@@ -217,17 +235,19 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } | Self::NoRecord { .. } | Self::NoUpload { .. } => {
-                ErrorClass::NotFound
-            }
+            Self::NotFound { .. }
+            | Self::NoRecord { .. }
+            | Self::NoArtifact { .. }
+            | Self::NoUpload { .. } => ErrorClass::NotFound,
             Self::UploadBusy { .. } => ErrorClass::Unavailable,
             Self::Unsupported { .. } => ErrorClass::Unsupported,
             Self::Part { .. } => ErrorClass::Conflict,
             Self::NotActive { state: ArtifactState::Deleted, .. } => ErrorClass::Gone,
             Self::NotActive { .. } => ErrorClass::Unavailable,
-            Self::Exists { .. } | Self::InTheWay { .. } | Self::Archived { .. } => {
-                ErrorClass::Conflict
-            }
+            Self::Exists { .. }
+            | Self::InTheWay { .. }
+            | Self::Archived { .. }
+            | Self::Replaced { .. } => ErrorClass::Conflict,
             Self::TooLarge { .. } | Self::TooMany { .. } | Self::NoSpace { .. } => {
                 ErrorClass::Exhausted
             }
@@ -240,6 +260,8 @@ impl Error {
             Self::Body { .. } => ErrorClass::Unavailable,
             Self::PrivateKey(PrivateFileError::Io { source, .. }) => ErrorClass::of_io(source),
             Self::PrivateKey(_) | Self::Key { .. } => ErrorClass::Denied,
+            #[cfg(feature = "archive")]
+            Self::Directory(error) => error.class(),
             Self::Sign { .. } => ErrorClass::Internal,
             Self::File { source, .. } => ErrorClass::of_io(source),
             Self::Backend { class, .. } => *class,
@@ -251,6 +273,12 @@ impl Error {
     pub fn io(backend: &dyn std::fmt::Display, operation: String, source: io::Error) -> Self {
         let class = ErrorClass::of_io(&source);
         Self::Backend { backend: backend.to_string(), operation, class, source: source.into() }
+    }
+
+    /// What [`ArtifactIndex::put`](crate::ArtifactIndex::put) says of an id that another artifact has.
+    #[must_use]
+    pub fn id_taken(id: &ArtifactId) -> Self {
+        Self::invalid("artifact id", &id.to_string(), "is that of another artifact")
     }
 
     pub(crate) fn unsupported(backend: &dyn std::fmt::Display, what: &'static str) -> Self {

@@ -10,10 +10,20 @@ use danube_core::{ArtifactName, ByteRange, Clock, JobId, Sha256Digest, Timestamp
 use crate::attest::{self, Envelope, LogSubject, ProvenanceInput};
 use crate::stream::peek;
 use crate::{
-    ArtifactIndex, ArtifactRecord, ArtifactState, Blob, BlobKey, BlobPart, BlobStore, ByteStream,
-    DEFAULT_MAX_BYTES, Durability, Error, PutMode, PutOptions, RecordChange, Signer, Stored,
-    UploadId, UploadSessions, bytes_stream,
+    ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, ArtifactState, Blob, BlobKey,
+    BlobPart, BlobStore, ByteStream, DEFAULT_MAX_BYTES, Durability, Error, PutMode, PutOptions,
+    RecordChange, Signer, Stored, UploadId, UploadSessions, bytes_stream,
 };
+
+mod archive;
+#[cfg(feature = "archive")]
+mod directory;
+mod progress;
+mod records;
+
+pub use progress::Progress;
+pub use records::MAX_RECORDS_BYTES;
+pub(crate) use records::tidy_records;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +50,10 @@ pub struct KeepOptions {
     pub durability: Durability,
     /// Its media type; by default its first bytes and its name tell.
     pub content_type: Option<String>,
+    /// What sort of thing it is; by default its name and media type tell.
+    pub kind: Option<ArtifactKind>,
+    /// Who wants to know how far it is.
+    pub progress: Option<Progress>,
     /// How long its owner wants it kept.
     pub keep_for: Option<Duration>,
     /// Whether retention never applies to it.
@@ -58,6 +72,8 @@ impl Default for KeepOptions {
             expected: None,
             durability: Durability::Synced,
             content_type: None,
+            kind: None,
+            progress: None,
             keep_for: None,
             keep_forever: false,
             tags: BTreeMap::new(),
@@ -120,6 +136,26 @@ impl KeepOptions {
         self
     }
 
+    /// Of this kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ArtifactKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// Telling `progress` how many bytes the store has taken so far, and how many there are, where
+    /// [`size_bytes`](Self::size_bytes) says so. It is called for every piece of the body (256 KiB of a file), on the
+    /// runtime's thread: it must not block, and whoever shows it shows as often as eyes can follow. An upload in parts
+    /// has a progress of its own ([`send_file`](crate::send_file)).
+    #[must_use]
+    pub fn with_progress(
+        mut self,
+        progress: impl Fn(u64, Option<u64>) + Send + Sync + 'static,
+    ) -> Self {
+        self.progress = Some(Progress::new(progress));
+        self
+    }
+
     /// Kept that long, counted in whole seconds; `None` leaves it to the policy.
     #[must_use]
     pub fn with_keep_for(mut self, keep_for: Option<Duration>) -> Self {
@@ -146,7 +182,11 @@ impl KeepOptions {
 ///
 /// The order of a life: [`keep`](Self::keep) (`uploading`), [`sign`](Self::sign) (`active`), and once
 /// per job [`prove`](Self::prove). Every step can be done again after a crash; what a crash leaves
-/// behind is a candidate of [`ArtifactSweep`](crate::ArtifactSweep).
+/// behind is a candidate of [`ArtifactSweep`](crate::ArtifactSweep). Where the backend has tiers, an active artifact can be
+/// [archived](Self::archive) and brought back.
+///
+/// Beside a job's artifacts lies `metadata.json`, the list of their records ([`write_records`](Self::write_records)):
+/// [`prove`](Self::prove) and every later change write it.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     blobs: Arc<dyn BlobStore>,
@@ -204,10 +244,15 @@ impl Artifacts {
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
         let put = options.put();
+        let (kind, progress) = (options.kind, options.progress.clone());
         let mut record = Self::record_of(job, name, options)?;
-        let (head, body) = peek(body, SNIFFED_BYTES).await;
+        let (head, mut body) = peek(body, SNIFFED_BYTES).await;
         if record.content_type.is_empty() {
             record.content_type = content_type_of(name, &head);
+            record.kind = kind.unwrap_or_else(|| ArtifactKind::of(name, &record.content_type));
+        }
+        if let Some(progress) = progress {
+            body = progress.watch(body, put.size_bytes);
         }
         let stored = self.blobs.put(&BlobKey::artifact(job, name), body, put).await?;
         self.record(record, stored).await
@@ -230,12 +275,15 @@ impl Artifacts {
         let BlobPart::Artifact(name) = key.part() else {
             return Err(Error::invalid("upload", &key.to_string(), "is no artifact"));
         };
+        let kind = options.kind;
         let mut record = Self::record_of(key.job(), name, options)?;
+        record.id = ArtifactId::of_upload(id);
         let stored = uploads.complete(id).await?;
         if record.content_type.is_empty() {
             let head = (stored.size_bytes > 0).then(|| ByteRange::new(0, SNIFFED_BYTES as u64));
             let (head, _) = peek(self.blobs.get(&key, head).await?.body, SNIFFED_BYTES).await;
             record.content_type = content_type_of(name, &head);
+            record.kind = kind.unwrap_or_else(|| ArtifactKind::of(name, &record.content_type));
         }
         self.record(record, stored).await
     }
@@ -246,16 +294,20 @@ impl Artifacts {
         name: &ArtifactName,
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
-        let KeepOptions { content_type, keep_for, keep_forever, tags, .. } = options;
+        let KeepOptions { content_type, kind, keep_for, keep_forever, tags, .. } = options;
         let told = content_type.is_some();
+        let content_type = content_type.unwrap_or_else(|| content_type_of(name, &[]));
         let mut record = ArtifactRecord {
+            id: ArtifactId::NONE,
             job: job.clone(),
             name: name.clone(),
             size_bytes: 0,
             digest: Sha256Digest::from_bytes([0; 32]),
-            content_type: content_type.unwrap_or_else(|| content_type_of(name, &[])),
+            kind: kind.unwrap_or_else(|| ArtifactKind::of(name, &content_type)),
+            content_type,
             state: ArtifactState::Uploading,
             created_at: Timestamp::UNIX_EPOCH,
+            archived_at: None,
             keep_for: keep_for.map(|duration| Duration::from_secs(duration.as_secs())),
             keep_forever,
             tags,
@@ -275,17 +327,21 @@ impl Artifacts {
         record.size_bytes = stored.size_bytes;
         record.digest = stored.digest;
         record.created_at = whole_milliseconds(self.clock.now());
+        if record.id == ArtifactId::NONE {
+            record.id = ArtifactId::mint(record.created_at);
+        }
         self.index.put(&record).await?;
         Ok(record)
     }
 
     /// Signs an artifact that was kept: stores the signature of its digest, and then records it as
-    /// `active`. Signing again replaces the signature.
+    /// `active`. Signing again replaces the signature; an archived one stays archived. Whoever adds to a job that was
+    /// proved has its [records written](Self::write_records) afterwards; a job signs many, and `prove` writes them once.
     ///
     /// # Errors
     ///
     /// [`Error::NoRecord`]; [`Error::NotActive`] when it is being deleted; [`Error::DigestMismatch`] when
-    /// it was replaced since `record` was made; those of the signer, the store and the index. The
+    /// it was replaced since `record` was made, [`Error::Replaced`] when that happens meanwhile; those of the signer, the store and the index. The
     /// artifact then is `uploading` still.
     pub async fn sign(&self, record: &ArtifactRecord) -> Result<ArtifactRecord, Error> {
         let (job, name) = (&record.job, &record.name);
@@ -306,7 +362,11 @@ impl Artifacts {
         let bytes = signature.as_bytes().to_vec();
         let replace = PutOptions::default().with_mode(PutMode::Replace);
         self.blobs.put(&BlobKey::signature(job, name), bytes_stream(bytes), replace).await?;
-        self.index.change(job, name, &RecordChange::state(ArtifactState::Active)).await
+        let mut change = RecordChange::default().only(current.id);
+        if current.state == ArtifactState::Uploading {
+            change.state = Some(ArtifactState::Active);
+        }
+        self.index.change(job, name, &change).await
     }
 
     /// Makes durable what was kept with [`Durability::Deferred`].
@@ -318,19 +378,20 @@ impl Artifacts {
         self.blobs.sync().await
     }
 
-    /// Changes what is known about an artifact: its tags, how long it is kept.
+    /// Changes what is known about an artifact: its tags, how long it is kept; and writes the records of its job anew.
     ///
     /// # Errors
     ///
     /// Those of [`ArtifactIndex::change`]; [`Error::Invalid`] for a change of its state, which follows from
-    /// what happens to it; [`Error::NotActive`] when it is being deleted.
+    /// what happens to it; [`Error::NotActive`] when it is being deleted; those of
+    /// [`write_records`](Self::write_records), and the same change once more is right then.
     pub async fn change(
         &self,
         job: &JobId,
         name: &ArtifactName,
         change: &RecordChange,
     ) -> Result<ArtifactRecord, Error> {
-        if change.state.is_some() {
+        if change.state.is_some() || change.archived_at.is_some() {
             return Err(Error::invalid("artifact", name.as_str(), "has a state of its own"));
         }
         let current = self.index.get(job, name).await?;
@@ -338,11 +399,13 @@ impl Artifacts {
             let (job, name) = (job.clone(), name.clone());
             return Err(Error::NotActive { job, name, state: current.state });
         }
-        self.index.change(job, name, change).await
+        let changed = self.index.change(job, name, change).await?;
+        self.write_records(job).await?;
+        Ok(changed)
     }
 
-    /// Writes the provenance of a job: the signed envelope, then its payload. Doing it again replaces
-    /// both.
+    /// Writes the provenance of a job: the signed envelope, then its payload; then the records of its artifacts. Doing it
+    /// again replaces all three.
     ///
     /// # Errors
     ///
@@ -362,7 +425,7 @@ impl Artifacts {
         ] {
             self.blobs.put(&key, bytes_stream(bytes), replace.clone()).await?;
         }
-        Ok(())
+        self.write_records(&input.job).await
     }
 
     /// The record of an artifact, whatever its state.
@@ -372,6 +435,15 @@ impl Artifacts {
     /// [`Error::NoRecord`], and those of the index.
     pub async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
         self.index.get(job, name).await
+    }
+
+    /// The record of the artifact with this id, whatever its state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoArtifact`], and those of the index.
+    pub async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error> {
+        self.index.find(id).await
     }
 
     /// The artifacts of a job by name, without deleted ones; none for a job that is not known.
@@ -390,35 +462,47 @@ impl Artifacts {
         }
     }
 
-    /// Opens an active artifact to read it, or a range of it.
+    /// Opens an artifact to read it, or a range of it: an active one, or an archived one that was
+    /// [restored](Self::restore).
     ///
     /// # Errors
     ///
-    /// [`Error::NoRecord`], [`Error::NotActive`], and those of [`BlobStore::get`].
+    /// [`Error::NoRecord`], [`Error::NotActive`], and those of [`BlobStore::get`]: [`Error::Archived`] for one that was not
+    /// restored, or not for long enough.
     pub async fn open(
         &self,
         job: &JobId,
         name: &ArtifactName,
         range: Option<ByteRange>,
     ) -> Result<(ArtifactRecord, Blob), Error> {
-        let record = self.index.get(job, name).await?;
-        if record.state != ArtifactState::Active {
-            let (job, name) = (job.clone(), name.clone());
-            return Err(Error::NotActive { job, name, state: record.state });
-        }
+        let record = self.signed(job, name).await?;
         let blob = self.blobs.get(&BlobKey::artifact(job, name), range).await?;
         Ok((record, blob))
     }
 
-    /// Deletes an artifact: nobody can open it from the first moment on, then its bytes and its
-    /// signature go, then its record. One that is not there is a success. The provenance of the job
-    /// stays as long as the job has artifacts.
+    /// The record of an artifact that is signed and not being deleted.
+    async fn signed(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
+        let record = self.index.get(job, name).await?;
+        match record.state {
+            ArtifactState::Active | ArtifactState::Archived => Ok(record),
+            ArtifactState::Uploading | ArtifactState::Deleted => {
+                let ArtifactRecord { job, name, state, .. } = record;
+                Err(Error::NotActive { job, name, state })
+            }
+        }
+    }
+
+    /// Deletes an artifact, archived or not: nobody can open it from the first moment on, then its bytes and its
+    /// signature go, then its record; the records of its job are written anew. One that is not there is a success. The
+    /// provenance of the job stays as long as the job has artifacts.
     ///
     /// # Errors
     ///
     /// Those of the index and the store; calling it again goes on where it stopped.
     pub async fn delete(&self, job: &JobId, name: &ArtifactName) -> Result<u64, Error> {
-        delete_artifact(&*self.blobs, &*self.index, job, name).await
+        let freed = delete_artifact(&*self.blobs, &*self.index, job, name).await?;
+        self.write_records(job).await?;
+        Ok(freed)
     }
 
     /// Deletes every artifact of a job that is not kept for ever, and tells how many those were and what
@@ -432,17 +516,20 @@ impl Artifacts {
         let mut after: Option<ArtifactName> = None;
         loop {
             let page = self.index.list(job, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(deleted) };
+            let Some(last) = page.last() else { break };
             after = Some(last.name.clone());
             for record in page {
                 if record.keep_forever && record.state != ArtifactState::Deleted {
                     deleted.kept += 1;
                     continue;
                 }
-                deleted.bytes_freed += self.delete(job, &record.name).await?;
+                let (blobs, index) = (&*self.blobs, &*self.index);
+                deleted.bytes_freed += delete_artifact(blobs, index, job, &record.name).await?;
                 deleted.artifacts += 1;
             }
         }
+        self.write_records(job).await?;
+        Ok(deleted)
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use danube_core::{ArtifactName, JobId};
 
-use crate::{ArtifactRecord, Error, RecordChange};
+use crate::{ArtifactId, ArtifactRecord, Error, RecordChange};
 
 mod memory;
 
 pub use memory::MemoryIndex;
 
-/// Records of artifacts, by job and name.
+/// Records of artifacts, by job and name; each has an id of its own besides.
 ///
 /// * **Atomicity.** Each call happens whole or not at all, and whoever asks after it returned sees it.
 /// * **Durability.** What a `put`, `change` or `remove` acknowledged survives the death of the
@@ -31,7 +31,8 @@ pub trait ArtifactIndex: Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when [`ArtifactRecord::validate`] refuses it; nothing is changed then.
+    /// [`Error::Invalid`] when [`ArtifactRecord::validate`] refuses it, or its id is that of an artifact of another name
+    /// or job; nothing is changed then.
     async fn put(&self, record: &ArtifactRecord) -> Result<(), Error>;
 
     /// The record, whatever its state.
@@ -40,6 +41,13 @@ pub trait ArtifactIndex: Debug + Display + Send + Sync + 'static {
     ///
     /// [`Error::NoRecord`].
     async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error>;
+
+    /// The record of the artifact with this id, whatever its state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoArtifact`].
+    async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error>;
 
     /// The records of one job, those after `after`; none for a job that is not known.
     async fn list(
@@ -61,8 +69,8 @@ pub trait ArtifactIndex: Debug + Display + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::NoRecord`]; [`Error::Invalid`] when the record would break its bounds, and nothing is
-    /// changed then.
+    /// [`Error::NoRecord`]; [`Error::Replaced`] when the change is [for another artifact](RecordChange::only);
+    /// [`Error::Invalid`] when the record would break its bounds. Nothing is changed then.
     async fn change(
         &self,
         job: &JobId,
@@ -83,6 +91,10 @@ impl<T: ArtifactIndex + ?Sized> ArtifactIndex for Arc<T> {
 
     async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
         (**self).get(job, name).await
+    }
+
+    async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error> {
+        (**self).find(id).await
     }
 
     async fn list(

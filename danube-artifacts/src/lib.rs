@@ -18,6 +18,8 @@ mod error;
 mod facade;
 #[cfg(feature = "store")]
 mod fs_blobs;
+#[cfg(feature = "attest")]
+mod id;
 #[cfg(feature = "store")]
 mod index;
 #[cfg(feature = "store")]
@@ -53,9 +55,11 @@ pub use blob::{
 #[cfg(feature = "attest")]
 pub use error::Error;
 #[cfg(feature = "store")]
-pub use facade::{Artifacts, Deleted, KeepOptions};
+pub use facade::{Artifacts, Deleted, KeepOptions, MAX_RECORDS_BYTES, Progress};
 #[cfg(feature = "store")]
 pub use fs_blobs::{DEFAULT_KEEP_FREE_BYTES, FsBlobs};
+#[cfg(feature = "attest")]
+pub use id::ArtifactId;
 #[cfg(feature = "store")]
 pub use index::{ArtifactIndex, MemoryIndex};
 #[cfg(feature = "attest")]
@@ -74,7 +78,7 @@ pub use send::{Sent, send_file};
 #[cfg(feature = "attest")]
 pub use sign::{KeyId, Signature, SignatureError, Signer, Verified, Verifier};
 #[cfg(feature = "store")]
-pub use stream::{bytes_stream, counted_stream, file_stream};
+pub use stream::{bytes_stream, file_stream};
 #[cfg(feature = "store")]
 pub use sweep::ArtifactSweep;
 #[cfg(feature = "attest")]

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use danube_core::{ArtifactName, JobId, Sha256Digest, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::Error;
+use crate::{ArtifactId, Error};
 
 /// Tags an artifact may have.
 pub const MAX_TAGS: usize = 64;
@@ -27,13 +27,15 @@ pub enum ArtifactState {
     Uploading,
     /// Stored, signed, readable.
     Active,
+    /// Stored and signed, and kept where nobody can read it before it is restored.
+    Archived,
     /// Deleted, or being deleted.
     Deleted,
 }
 
 impl ArtifactState {
     /// Every one of them, in the order of a life.
-    pub const ALL: &[Self] = &[Self::Uploading, Self::Active, Self::Deleted];
+    pub const ALL: &[Self] = &[Self::Uploading, Self::Active, Self::Archived, Self::Deleted];
 
     /// Its name, as it is stored and printed.
     #[must_use]
@@ -41,6 +43,7 @@ impl ArtifactState {
         match self {
             Self::Uploading => "uploading",
             Self::Active => "active",
+            Self::Archived => "archived",
             Self::Deleted => "deleted",
         }
     }
@@ -64,7 +67,7 @@ impl FromStr for ArtifactState {
     }
 }
 
-/// What sort of thing an artifact is, told by its name and media type.
+/// What sort of thing an artifact is; unless its owner says, its name and media type tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArtifactKind {
@@ -157,7 +160,10 @@ impl FromStr for ArtifactKind {
 
 /// The record of one artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct ArtifactRecord {
+    /// Its own id; a record that was written before records had one gets one that follows from the rest.
+    pub id: ArtifactId,
     /// The job that made it.
     pub job: JobId,
     /// Its name within the job.
@@ -168,28 +174,66 @@ pub struct ArtifactRecord {
     pub digest: Sha256Digest,
     /// Its media type, told by its first bytes and its name.
     pub content_type: String,
+    /// What sort of thing it is.
+    pub kind: ArtifactKind,
     /// Where it stands.
     pub state: ArtifactState,
     /// When it was stored, in whole milliseconds.
     pub created_at: Timestamp,
+    /// When it was archived, in whole milliseconds; kept while it is `archived` and when that is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<Timestamp>,
     /// How long its owner wants it kept, in whole seconds; `None` leaves it to the policy.
-    #[serde(rename = "keep_for_seconds", with = "seconds", default)]
+    #[serde(rename = "keep_for_seconds", serialize_with = "seconds")]
     pub keep_for: Option<Duration>,
     /// Whether retention never applies to it.
-    #[serde(default)]
     pub keep_forever: bool,
     /// What its owner says about it.
-    #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
 
-impl ArtifactRecord {
-    /// What sort of thing it is.
-    #[must_use]
-    pub fn kind(&self) -> ArtifactKind {
-        ArtifactKind::of(&self.name, &self.content_type)
-    }
+/// A record as any version wrote it.
+#[derive(Deserialize)]
+struct Written {
+    id: Option<ArtifactId>,
+    job: JobId,
+    name: ArtifactName,
+    size_bytes: u64,
+    digest: Sha256Digest,
+    content_type: String,
+    kind: Option<ArtifactKind>,
+    state: ArtifactState,
+    created_at: Timestamp,
+    archived_at: Option<Timestamp>,
+    keep_for_seconds: Option<u64>,
+    #[serde(default)]
+    keep_forever: bool,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
 
+impl From<Written> for ArtifactRecord {
+    fn from(written: Written) -> Self {
+        let Written { job, name, digest, content_type, created_at, .. } = written;
+        Self {
+            id: written.id.unwrap_or_else(|| ArtifactId::of_old(&job, &name, &digest, created_at)),
+            size_bytes: written.size_bytes,
+            kind: written.kind.unwrap_or_else(|| ArtifactKind::of(&name, &content_type)),
+            state: written.state,
+            archived_at: written.archived_at,
+            keep_for: written.keep_for_seconds.map(Duration::from_secs),
+            keep_forever: written.keep_forever,
+            tags: written.tags,
+            job,
+            name,
+            digest,
+            content_type,
+            created_at,
+        }
+    }
+}
+
+impl ArtifactRecord {
     /// When its own time is over; `None` where the policy decides, or it is kept for ever.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -199,7 +243,8 @@ impl ArtifactRecord {
 
     /// Whether the record keeps its bounds: a size below 2^63 (as files and SQL have it), at most [`MAX_TAGS`] tags, their keys 1 to
     /// [`MAX_TAG_KEY_BYTES`] and their values at most [`MAX_TAG_VALUE_BYTES`] bytes long, a content
-    /// type of 1 to [`MAX_CONTENT_TYPE_BYTES`] bytes, and no control characters in any of them.
+    /// type of 1 to [`MAX_CONTENT_TYPE_BYTES`] bytes, no control characters in any of them, and a time of
+    /// archiving if it is `archived` and none if it is `uploading` or `active`.
     /// Every [`ArtifactIndex::put`](crate::ArtifactIndex::put) asks.
     ///
     /// # Errors
@@ -209,6 +254,15 @@ impl ArtifactRecord {
         let clean = |text: &str| !text.chars().any(char::is_control);
         if i64::try_from(self.size_bytes).is_err() {
             return Err(Error::invalid("artifact", self.name.as_str(), "is longer than any file"));
+        }
+        let fits = match self.state {
+            ArtifactState::Uploading | ArtifactState::Active => self.archived_at.is_none(),
+            ArtifactState::Archived => self.archived_at.is_some(),
+            ArtifactState::Deleted => true,
+        };
+        if !fits {
+            let rule = format!("is {} and says otherwise when it was archived", self.state);
+            return Err(Error::invalid("artifact", self.name.as_str(), rule));
         }
         let content_type = &self.content_type;
         if content_type.is_empty()
@@ -242,8 +296,12 @@ impl ArtifactRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordChange {
-    /// Where it stands then.
+    /// Only if the record is still that of this artifact, and not of one that replaced it.
+    pub only: Option<ArtifactId>,
+    /// Where it stands then. An artifact that becomes `uploading` or `active` loses its time of archiving.
     pub state: Option<ArtifactState>,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
     /// How long its owner wants it kept then.
     pub keep_for: Option<Option<Duration>>,
     /// Whether retention never applies to it then.
@@ -257,6 +315,19 @@ impl RecordChange {
     #[must_use]
     pub fn state(state: ArtifactState) -> Self {
         Self { state: Some(state), ..Self::default() }
+    }
+
+    /// To `archived`, since `at`.
+    #[must_use]
+    pub fn archived(at: Timestamp) -> Self {
+        Self { archived_at: Some(at), ..Self::state(ArtifactState::Archived) }
+    }
+
+    /// Only if the record is still that of this artifact.
+    #[must_use]
+    pub fn only(mut self, id: ArtifactId) -> Self {
+        self.only = Some(id);
+        self
     }
 
     /// Kept that long, counted in whole seconds; `None` leaves it to the policy.
@@ -291,11 +362,18 @@ impl RecordChange {
     ///
     /// # Errors
     ///
-    /// Those of [`ArtifactRecord::validate`].
+    /// Those of [`ArtifactRecord::validate`]; [`Error::Replaced`] when the change is [`only`](Self::only) for another.
     pub fn apply(&self, record: &ArtifactRecord) -> Result<ArtifactRecord, Error> {
-        let Self { state, keep_for, keep_forever, tags } = self;
+        let Self { only, state, archived_at, keep_for, keep_forever, tags } = self;
+        if only.is_some_and(|only| only != record.id) {
+            return Err(Error::Replaced { job: record.job.clone(), name: record.name.clone() });
+        }
         let mut changed = record.clone();
         changed.state = state.unwrap_or(changed.state);
+        changed.archived_at = match state {
+            Some(ArtifactState::Uploading | ArtifactState::Active) => None,
+            _ => archived_at.or(changed.archived_at),
+        };
         changed.keep_forever = keep_forever.unwrap_or(changed.keep_forever);
         if let Some(keep_for) = keep_for {
             changed.keep_for = keep_for.map(|duration| Duration::from_secs(duration.as_secs()));
@@ -311,24 +389,9 @@ impl RecordChange {
     }
 }
 
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        value.map(|duration| duration.as_secs()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
-    }
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn seconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.map(|duration| duration.as_secs()).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -337,34 +400,43 @@ mod tests {
 
     #[test]
     fn a_record_is_json_that_comes_back_and_old_json_is_read() {
+        let id = ArtifactId::mint(Timestamp::UNIX_EPOCH);
         let record = ArtifactRecord {
+            id,
             job: "j".parse().unwrap(),
             name: "out/a".parse().unwrap(),
             size_bytes: 7,
             digest: Sha256Digest::from_bytes([1; 32]),
             content_type: "text/plain".to_owned(),
-            state: ArtifactState::Active,
+            kind: ArtifactKind::Log,
+            state: ArtifactState::Archived,
             created_at: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
+            archived_at: Some(Timestamp::UNIX_EPOCH),
             keep_for: Some(Duration::from_secs(60)),
             keep_forever: true,
             tags: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
         };
         let digest = "01".repeat(32);
         let wanted = serde_json::json!({
-            "job": "j", "name": "out/a", "size_bytes": 7, "digest": digest,
-            "content_type": "text/plain", "state": "active",
-            "created_at": "2023-11-14T22:13:20.123Z", "keep_for_seconds": 60, "keep_forever": true,
-            "tags": {"k": "v"},
+            "id": id, "job": "j", "name": "out/a", "size_bytes": 7, "digest": digest,
+            "content_type": "text/plain", "kind": "log", "state": "archived",
+            "created_at": "2023-11-14T22:13:20.123Z", "archived_at": "1970-01-01T00:00:00Z",
+            "keep_for_seconds": 60, "keep_forever": true, "tags": {"k": "v"},
         });
         assert_eq!(serde_json::to_value(&record).unwrap(), wanted);
         assert_eq!(serde_json::from_value::<ArtifactRecord>(wanted.clone()).unwrap(), record);
 
         let mut least = wanted;
-        for later in ["keep_for_seconds", "keep_forever", "tags"] {
+        least["state"] = "active".into();
+        for later in ["id", "kind", "archived_at", "keep_for_seconds", "keep_forever", "tags"] {
             least.as_object_mut().unwrap().remove(later);
         }
-        let read: ArtifactRecord = serde_json::from_value(least).unwrap();
+        let read: ArtifactRecord = serde_json::from_value(least.clone()).unwrap();
         assert_eq!((read.keep_for, read.keep_forever, read.tags.len()), (None, false, 0));
+        assert_eq!((read.kind, read.archived_at), (ArtifactKind::Document, None));
+        read.validate().unwrap();
+        let again: ArtifactRecord = serde_json::from_value(least).unwrap();
+        assert_eq!(read.id, again.id, "the id of an old record is always the same");
     }
 
     #[test]
@@ -400,5 +472,35 @@ mod tests {
             assert_eq!(serde_json::to_string(state).unwrap(), format!("\"{state}\""));
         }
         assert!("cold".parse::<ArtifactState>().is_err());
+    }
+
+    #[test]
+    fn a_change_is_for_one_artifact_and_archived_goes_with_its_time() {
+        let id = ArtifactId::mint(Timestamp::UNIX_EPOCH);
+        let active = ArtifactRecord {
+            id,
+            job: "j".parse().unwrap(),
+            name: "a".parse().unwrap(),
+            size_bytes: 7,
+            digest: Sha256Digest::from_bytes([1; 32]),
+            content_type: "text/plain".to_owned(),
+            kind: ArtifactKind::Other,
+            state: ArtifactState::Active,
+            created_at: Timestamp::UNIX_EPOCH,
+            archived_at: None,
+            keep_for: None,
+            keep_forever: false,
+            tags: BTreeMap::new(),
+        };
+        let at = Timestamp::from_second(9).unwrap();
+        let archived = RecordChange::archived(at).only(id).apply(&active).unwrap();
+        assert_eq!((archived.state, archived.archived_at), (ArtifactState::Archived, Some(at)));
+        let deleted = RecordChange::state(ArtifactState::Deleted).apply(&archived).unwrap();
+        assert_eq!(deleted.archived_at, Some(at));
+        let back = RecordChange::state(ArtifactState::Active).apply(&archived).unwrap();
+        assert_eq!(back, active);
+        assert!(RecordChange::state(ArtifactState::Archived).apply(&active).is_err());
+        let other = RecordChange::default().only(ArtifactId::mint(at));
+        assert!(matches!(other.apply(&active), Err(Error::Replaced { .. })));
     }
 }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use danube_core::{BoxError, ByteRange};
@@ -28,16 +27,6 @@ pub fn bytes_stream(bytes: impl Into<Bytes>) -> ByteStream {
 #[must_use]
 pub fn file_stream(file: File) -> ByteStream {
     read_stream(Arc::new(file), 0, None)
-}
-
-/// The same stream, which adds what went through to `count`: for whoever shows progress.
-#[must_use]
-pub fn counted_stream(body: ByteStream, count: Arc<AtomicU64>) -> ByteStream {
-    Box::pin(body.inspect(move |chunk| {
-        if let Ok(bytes) = chunk {
-            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        }
-    }))
 }
 
 /// The first `want` bytes of a stream, fewer where it ends or fails earlier, and the stream as it was.

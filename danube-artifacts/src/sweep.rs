@@ -11,7 +11,7 @@ use danube_core::{
 };
 
 use crate::blob::METADATA_DIR;
-use crate::facade::{delete_artifact, delete_provenance};
+use crate::facade::{delete_artifact, delete_provenance, tidy_records};
 use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, BlobKey, BlobPart, BlobStore, Error};
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ const JOBS_PAGE: usize = 10_000;
 
 /// Artifacts as candidates of the reaper, without knowing anything about jobs.
 ///
-/// * A candidate's `id` is the artifact's name. An active artifact came to rest when it was stored; one
+/// * A candidate's `id` is the artifact's name. An active or archived artifact came to rest when it was stored; one
 ///   that is `uploading` is in use; one that is half deleted may go at once.
 /// * Bytes without a record (their `keep` was interrupted) are candidates too, since the time they were
 ///   stored. Whoever knows the jobs overlays their facts, so that nothing of a running job is listed
@@ -141,7 +141,11 @@ impl ArtifactSweep {
         if !same {
             return Ok(Err(Changed));
         }
-        delete_artifact(&*self.blobs, &*self.index, job, &name).await.map(Ok)
+        // Absent, the list of the records says nothing wrong, wherever this ends.
+        self.blobs.delete(&BlobKey::records(job)).await?;
+        let freed = delete_artifact(&*self.blobs, &*self.index, job, &name).await?;
+        tidy_records(&*self.blobs, &*self.index, job).await?;
+        Ok(Ok(freed))
     }
 }
 
@@ -175,16 +179,19 @@ impl Facts {
 
 /// Everything that decides about keeping, so that a pin set after the plan saves the artifact.
 fn version_of(record: &ArtifactRecord) -> String {
-    let ArtifactRecord { digest, size_bytes, state, created_at, keep_for, keep_forever, .. } =
-        record;
+    let ArtifactRecord {
+        id, digest, size_bytes, state, created_at, keep_for, keep_forever, ..
+    } = record;
     let keep_for = keep_for.map_or(-1, |duration| i128::from(duration.as_secs()));
-    format!("{digest} {size_bytes} {state} {created_at} {keep_for} {keep_forever}")
+    format!("{id} {digest} {size_bytes} {state} {created_at} {keep_for} {keep_forever}")
 }
 
 fn candidate_of(record: &ArtifactRecord) -> Candidate {
     let (finished_at, keep_for, pinned) = match record.state {
         ArtifactState::Uploading => (None, record.keep_for, record.keep_forever),
-        ArtifactState::Active => (Some(record.created_at), record.keep_for, record.keep_forever),
+        ArtifactState::Active | ArtifactState::Archived => {
+            (Some(record.created_at), record.keep_for, record.keep_forever)
+        }
         // Somebody decided already; only the rest of the deletion is left.
         ArtifactState::Deleted => (Some(record.created_at), Some(Duration::ZERO), false),
     };

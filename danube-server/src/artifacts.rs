@@ -82,7 +82,7 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
             let row = |r: &ArtifactRecord| {
                 vec![
                     terminal::safe(r.name.as_str()),
-                    r.kind().to_string(),
+                    r.kind.to_string(),
                     terminal::size(r.size_bytes),
                     r.digest.to_string(),
                 ]

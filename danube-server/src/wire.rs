@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use danube_artifacts::{ArtifactKind, ArtifactRecord, ArtifactState};
+use danube_artifacts::{ArtifactId, ArtifactKind, ArtifactRecord, ArtifactState};
 use danube_core::{
     ArtifactName, AuditEvent, ByteRange, Candidate, CandidateKind, JobId, JobState, LostReason,
     Sha256Digest, StepName, SweepError, Timestamp,
@@ -154,6 +154,8 @@ impl Artifacts {
 /// One artifact.
 #[derive(Debug, Serialize)]
 pub(crate) struct Artifact {
+    /// Its own id: what replaces it has another.
+    pub(crate) id: ArtifactId,
     pub(crate) job: JobId,
     pub(crate) name: ArtifactName,
     pub(crate) size_bytes: u64,
@@ -163,6 +165,7 @@ pub(crate) struct Artifact {
     pub(crate) r#type: ArtifactKind,
     pub(crate) state: ArtifactState,
     pub(crate) created_at: Timestamp,
+    pub(crate) archived_at: Option<Timestamp>,
     /// When its own time is over; null where the configured time applies, or it is kept for ever.
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) keep_for_seconds: Option<u64>,
@@ -172,20 +175,24 @@ pub(crate) struct Artifact {
 
 impl From<ArtifactRecord> for Artifact {
     fn from(record: ArtifactRecord) -> Self {
-        let (kind, expires_at) = (record.kind(), record.expires_at());
+        let expires_at = record.expires_at();
         let ArtifactRecord {
+            id,
             job,
             name,
             size_bytes,
             digest,
             content_type,
+            kind,
             state,
             created_at,
+            archived_at,
             keep_for,
             keep_forever,
             tags,
         } = record;
         Self {
+            id,
             job,
             name,
             size_bytes,
@@ -194,6 +201,7 @@ impl From<ArtifactRecord> for Artifact {
             r#type: kind,
             state,
             created_at,
+            archived_at,
             expires_at,
             keep_for_seconds: keep_for.map(|duration| duration.as_secs()),
             keep_forever,

@@ -11,11 +11,12 @@ use crate::{Error, StoreOptions, sql};
 
 /// The steps of the schema in their order. A step that was released is never changed: the checksum of
 /// what was applied is recorded in the database and compared.
-pub(crate) const STEPS: [(&str, &str); 4] = [
+pub(crate) const STEPS: [(&str, &str); 5] = [
     ("V1__jobs", include_str!("../migrations/V1__jobs.sql")),
     ("V2__artifacts", include_str!("../migrations/V2__artifacts.sql")),
     ("V3__secrets", include_str!("../migrations/V3__secrets.sql")),
     ("V4__audit", include_str!("../migrations/V4__audit.sql")),
+    ("V5__artifact_ids", include_str!("../migrations/V5__artifact_ids.sql")),
 ];
 
 /// The newest version of the schema that is known here.

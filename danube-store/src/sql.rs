@@ -19,8 +19,8 @@ macro_rules! job_columns {
 
 macro_rules! artifact_columns {
     () => {
-        "job_id, name, size_bytes, digest, content_type, state, created_at_ms, keep_for_seconds, \
-         keep_forever, tags"
+        "job_id, name, id, size_bytes, digest, content_type, kind, state, created_at_ms, \
+         archived_at_ms, keep_for_seconds, keep_forever, tags"
     };
 }
 
@@ -57,11 +57,16 @@ statements! {
         log_end = excluded.log_end";
 
     PUT_ARTIFACT = concat!("INSERT INTO artifacts (", artifact_columns!(), ") \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
-        ON CONFLICT (job_id, name) DO UPDATE SET size_bytes = excluded.size_bytes, \
-        digest = excluded.digest, content_type = excluded.content_type, state = excluded.state, \
-        created_at_ms = excluded.created_at_ms, keep_for_seconds = excluded.keep_for_seconds, \
-        keep_forever = excluded.keep_forever, tags = excluded.tags");
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+        ON CONFLICT (job_id, name) DO UPDATE SET id = excluded.id, \
+        size_bytes = excluded.size_bytes, digest = excluded.digest, \
+        content_type = excluded.content_type, kind = excluded.kind, state = excluded.state, \
+        created_at_ms = excluded.created_at_ms, archived_at_ms = excluded.archived_at_ms, \
+        keep_for_seconds = excluded.keep_for_seconds, keep_forever = excluded.keep_forever, \
+        tags = excluded.tags");
+    OTHER_ARTIFACT_OF_ID = "SELECT 1 FROM artifacts \
+        WHERE id = ?1 AND (job_id, name) <> (?2, ?3)";
+    FIND_ARTIFACT = concat!("SELECT ", artifact_columns!(), " FROM artifacts WHERE id = ?1");
     GET_ARTIFACT = concat!("SELECT ", artifact_columns!(), " FROM artifacts \
         WHERE job_id = ?1 AND name = ?2");
     // No name is empty: the first page begins after the empty name.

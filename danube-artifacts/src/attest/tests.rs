@@ -5,13 +5,16 @@ use crate::{ArtifactState, SigningKey};
 
 fn record(name: &str) -> ArtifactRecord {
     ArtifactRecord {
+        id: crate::ArtifactId::mint(danube_core::Timestamp::UNIX_EPOCH),
         job: "j".parse().unwrap(),
         name: name.parse().unwrap(),
         size_bytes: 5,
         digest: Sha256Digest::from_bytes([0xab; 32]),
         content_type: "text/plain".to_owned(),
+        kind: crate::ArtifactKind::Other,
         state: ArtifactState::Active,
         created_at: Timestamp::UNIX_EPOCH,
+        archived_at: None,
         keep_for: None,
         keep_forever: false,
         tags: std::collections::BTreeMap::new(),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use danube_core::{ArtifactName, ErrorClass, JobId, Sha256Digest, Timestamp};
 
-use crate::{ArtifactIndex, ArtifactRecord, ArtifactState, Error, RecordChange};
+use crate::{
+    ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, ArtifactState, Error, RecordChange,
+};
 
 fn job(id: &str) -> JobId {
     id.parse().expect("a valid job id")
@@ -16,18 +18,42 @@ fn name(name: &str) -> ArtifactName {
     name.parse().expect("a valid artifact name")
 }
 
+/// The id follows from the names, so that two of the same are equal.
 fn record(of_job: &str, named: &str) -> ArtifactRecord {
+    let (job, name) = (job(of_job), name(named));
+    let digest = Sha256Digest::from_bytes([named.len() as u8; 32]);
+    let created_at = Timestamp::from_millisecond(1_700_000_000_123).expect("a valid time");
     ArtifactRecord {
-        job: job(of_job),
-        name: name(named),
+        id: ArtifactId::of_old(&job, &name, &digest, created_at),
+        job,
+        name,
         size_bytes: named.len() as u64,
-        digest: Sha256Digest::from_bytes([named.len() as u8; 32]),
+        digest,
         content_type: "application/octet-stream".to_owned(),
+        kind: ArtifactKind::Other,
         state: ArtifactState::Uploading,
-        created_at: Timestamp::from_millisecond(1_700_000_000_123).expect("a valid time"),
+        created_at,
+        archived_at: None,
         keep_for: None,
         keep_forever: false,
         tags: BTreeMap::new(),
+    }
+}
+
+fn new_id() -> ArtifactId {
+    ArtifactId::mint(Timestamp::UNIX_EPOCH)
+}
+
+/// The record in this state, with what belongs to it.
+fn in_state(record: ArtifactRecord, state: ArtifactState) -> ArtifactRecord {
+    let archived = state == ArtifactState::Archived;
+    ArtifactRecord { state, archived_at: archived.then_some(record.created_at), ..record }
+}
+
+fn to_state(state: ArtifactState) -> RecordChange {
+    match state {
+        ArtifactState::Archived => RecordChange::archived(record("j", "a").created_at),
+        state => RecordChange::state(state),
     }
 }
 
@@ -41,7 +67,9 @@ pub async fn what_was_put_is_got_back(index: impl ArtifactIndex) {
         size_bytes: i64::MAX as u64,
         digest: Sha256Digest::from_bytes(std::array::from_fn(|at| at as u8)),
         content_type: "text/plain; charset=\"utf-8\"".to_owned(),
-        state: ArtifactState::Active,
+        kind: ArtifactKind::Log,
+        state: ArtifactState::Archived,
+        archived_at: Some(Timestamp::from_millisecond(1_800_000_000_456).expect("a valid time")),
         keep_for: Some(Duration::from_secs(86_400 * 365 * 50)),
         keep_forever: true,
         tags: [("branch", "größe/'; DROP TABLE x; --"), ("empty", ""), ("ключ", "🦀")]
@@ -55,9 +83,14 @@ pub async fn what_was_put_is_got_back(index: impl ArtifactIndex) {
     assert_eq!(index.all(None, 10).await.expect("all"), [full]);
 
     for state in ArtifactState::ALL {
-        let with_state = ArtifactRecord { state: *state, ..record("j", "state") };
+        let with_state = in_state(record("j", "state"), *state);
         index.put(&with_state).await.expect("put");
         assert_eq!(index.get(&job("j"), &name("state")).await.expect("get"), with_state);
+    }
+    for kind in ArtifactKind::ALL {
+        let of_kind = ArtifactRecord { kind: *kind, ..record("j", "kind") };
+        index.put(&of_kind).await.expect("put");
+        assert_eq!(index.get(&job("j"), &name("kind")).await.expect("get"), of_kind);
     }
     let early =
         ArtifactRecord { created_at: Timestamp::UNIX_EPOCH, size_bytes: 0, ..record("j", "early") };
@@ -162,9 +195,10 @@ pub async fn a_change_changes_what_it_says(index: impl ArtifactIndex) {
     now.tags.insert("k".to_owned(), "v".to_owned());
     index.put(&now).await.expect("put");
     index.put(&record("j", "b")).await.expect("put");
-    for state in [ArtifactState::Active, ArtifactState::Active, ArtifactState::Deleted] {
-        let changed = index.change(&now.job, &now.name, &RecordChange::state(state)).await;
-        now.state = state;
+    let (active, archived) = (ArtifactState::Active, ArtifactState::Archived);
+    for state in [active, active, archived, active, archived, ArtifactState::Uploading] {
+        let changed = index.change(&now.job, &now.name, &to_state(state)).await;
+        now = in_state(now, state);
         assert_eq!(changed.expect("change"), now);
         assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
     }
@@ -193,6 +227,61 @@ pub async fn a_change_changes_what_it_says(index: impl ArtifactIndex) {
     assert_eq!(refused.class(), ErrorClass::Invalid);
     assert_eq!(index.get(&now.job, &now.name).await.expect("get"), now);
     assert_eq!(index.get(&job("j"), &name("b")).await.expect("get"), record("j", "b"));
+}
+
+/// A change that is for one artifact leaves the one that replaced it alone.
+pub async fn a_change_for_one_artifact_does_not_touch_another(index: impl ArtifactIndex) {
+    let first = record("j", "a");
+    let second = ArtifactRecord { id: new_id(), ..first.clone() };
+    index.put(&first).await.expect("put");
+    let change = RecordChange::archived(first.created_at).only(first.id);
+    let changed = index.change(&first.job, &first.name, &change).await.expect("change");
+    assert_eq!(changed, in_state(first.clone(), ArtifactState::Archived));
+    index.put(&second).await.expect("put");
+    let refused = index.change(&first.job, &first.name, &change).await.expect_err("replaced");
+    assert!(matches!(refused, Error::Replaced { .. }), "{refused:?}");
+    assert_eq!(refused.class(), ErrorClass::Conflict);
+    assert_eq!(index.get(&first.job, &first.name).await.expect("get"), second);
+}
+
+/// `find` gives the record that has the id now: not one that was replaced or removed.
+pub async fn a_record_is_found_by_its_id_as_long_as_it_has_it(index: impl ArtifactIndex) {
+    let (first, other) = (record("j", "a"), record("k", "a"));
+    for record in [&first, &other] {
+        index.put(record).await.expect("put");
+        assert_eq!(index.find(&record.id).await.expect("find"), *record);
+    }
+    let change = RecordChange::state(ArtifactState::Deleted);
+    let deleted = index.change(&first.job, &first.name, &change).await.expect("change");
+    assert_eq!(index.find(&first.id).await.expect("find"), deleted);
+    let second = ArtifactRecord { id: new_id(), ..first.clone() };
+    index.put(&second).await.expect("put");
+    assert_eq!(index.find(&second.id).await.expect("find"), second);
+    index.remove(&second.job, &second.name).await.expect("remove");
+    for gone in [first.id, second.id, new_id()] {
+        let missing = index.find(&gone).await.expect_err("find");
+        assert!(matches!(missing, Error::NoArtifact { .. }), "{missing:?}");
+        assert_eq!(missing.class(), ErrorClass::NotFound);
+    }
+    assert_eq!(index.find(&other.id).await.expect("find"), other);
+}
+
+/// Two artifacts never have one id; an id is free again when its record is gone.
+pub async fn an_id_is_of_one_artifact(index: impl ArtifactIndex) {
+    let first = record("j", "a");
+    index.put(&first).await.expect("put");
+    for (of_job, named) in [("j", "b"), ("k", "a")] {
+        let taken = ArtifactRecord { id: first.id, ..record(of_job, named) };
+        let refused = index.put(&taken).await.expect_err("the id is taken");
+        assert_eq!(refused.class(), ErrorClass::Invalid, "{refused:?}");
+        let none = index.get(&taken.job, &taken.name).await.expect_err("nothing was put");
+        assert!(matches!(none, Error::NoRecord { .. }), "{none:?}");
+    }
+    assert_eq!(index.find(&first.id).await.expect("find"), first);
+    index.remove(&first.job, &first.name).await.expect("remove");
+    let heir = ArtifactRecord { id: first.id, ..record("j", "b") };
+    index.put(&heir).await.expect("the id is free again");
+    assert_eq!(index.find(&first.id).await.expect("find"), heir);
 }
 
 /// Of several changes at once none is lost.
@@ -245,6 +334,11 @@ pub async fn records_beyond_their_bounds_are_refused(index: impl ArtifactIndex) 
         ("a line break in a value", with_tag("k", "a\nb")),
         ("a NUL in a key", with_tag("a\0b", "v")),
         ("no content type", ArtifactRecord { content_type: String::new(), ..good.clone() }),
+        ("archived at no time", ArtifactRecord { state: ArtifactState::Archived, ..good.clone() }),
+        (
+            "not archived at a time",
+            ArtifactRecord { archived_at: Some(good.created_at), ..good.clone() },
+        ),
         ("longer than any file", ArtifactRecord { size_bytes: 1 << 63, ..good.clone() }),
         ("header injection", ArtifactRecord { content_type: "a/b\r\nx: y".into(), ..good.clone() }),
     ];
@@ -293,14 +387,12 @@ pub async fn random_operations_agree_with_a_map(index: impl ArtifactIndex) {
         let (of_job, named) =
             (["j", "k", "K"][numbers.below(3)], ["a", "a/b", "b", "é"][numbers.below(4)]);
         let key = (job(of_job), name(named));
-        let state = ArtifactState::ALL[numbers.below(3)];
+        let state = ArtifactState::ALL[numbers.below(ArtifactState::ALL.len())];
         match numbers.below(5) {
             0 | 1 => {
-                let record = ArtifactRecord {
-                    size_bytes: numbers.below(1000) as u64,
-                    state,
-                    ..record(of_job, named)
-                };
+                let size_bytes = numbers.below(1000) as u64;
+                let record = ArtifactRecord { id: new_id(), size_bytes, ..record(of_job, named) };
+                let record = in_state(record, state);
                 index.put(&record).await.expect("put");
                 model.insert(key, record);
             }
@@ -309,10 +401,15 @@ pub async fn random_operations_agree_with_a_map(index: impl ArtifactIndex) {
                 model.remove(&key);
             }
             3 => {
-                let changed = index.change(&key.0, &key.1, &RecordChange::state(state)).await;
+                let changed = index.change(&key.0, &key.1, &to_state(state)).await;
                 match (changed, model.get_mut(&key)) {
                     (Ok(changed), Some(record)) => {
-                        record.state = state;
+                        // Deleting keeps the time of archiving.
+                        let archived_at = record.archived_at;
+                        *record = in_state(record.clone(), state);
+                        if state == ArtifactState::Deleted {
+                            record.archived_at = archived_at;
+                        }
                         assert_eq!(changed, *record);
                     }
                     (Err(Error::NoRecord { .. }), None) => {}
@@ -320,7 +417,10 @@ pub async fn random_operations_agree_with_a_map(index: impl ArtifactIndex) {
                 }
             }
             _ => match (index.get(&key.0, &key.1).await, model.get(&key)) {
-                (Ok(got), Some(wanted)) => assert_eq!(got, *wanted),
+                (Ok(got), Some(wanted)) => {
+                    assert_eq!(got, *wanted);
+                    assert_eq!(index.find(&got.id).await.expect("find"), got);
+                }
                 (Err(Error::NoRecord { .. }), None) => {}
                 (got, model) => panic!("get gave {got:?}, the model has {model:?}"),
             },

@@ -6,23 +6,26 @@ use danube_core::{ErrorClass, ManualClock};
 use futures_util::StreamExt;
 
 mod faults;
+mod lives;
 
-struct House {
-    artifacts: Artifacts,
+pub(super) struct House {
+    pub(super) artifacts: Artifacts,
     key: Arc<SigningKey>,
     clock: ManualClock,
-    job: JobId,
+    pub(super) job: JobId,
 }
 
-fn house() -> House {
-    House::on(Arc::new(MemoryBlobs::new()))
+pub(super) fn house() -> House {
+    let clock = House::clock();
+    let blobs = MemoryBlobs::new().with_clock(Arc::new(clock.clone()));
+    House::of(Arc::new(blobs), clock)
 }
 
-fn name(name: &str) -> ArtifactName {
+pub(super) fn name(name: &str) -> ArtifactName {
     name.parse().unwrap()
 }
 
-async fn read(mut blob: Blob) -> Vec<u8> {
+pub(super) async fn read(mut blob: Blob) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(chunk) = blob.body.next().await {
         all.extend_from_slice(&chunk.unwrap());
@@ -31,9 +34,15 @@ async fn read(mut blob: Blob) -> Vec<u8> {
 }
 
 impl House {
-    fn on(blobs: Arc<dyn crate::BlobStore>) -> Self {
-        let start = Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap();
-        let clock = ManualClock::new(start);
+    fn clock() -> ManualClock {
+        ManualClock::new(Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap())
+    }
+
+    fn over(blobs: Arc<dyn crate::BlobStore>) -> Self {
+        Self::of(blobs, Self::clock())
+    }
+
+    fn of(blobs: Arc<dyn crate::BlobStore>, clock: ManualClock) -> Self {
         let key = Arc::new(SigningKey::generate().unwrap());
         let artifacts = Artifacts::new(
             blobs,
@@ -44,13 +53,19 @@ impl House {
         Self { artifacts, key, clock, job: "j".parse().unwrap() }
     }
 
-    async fn keep(&self, named: &str, bytes: &[u8]) -> ArtifactRecord {
+    pub(super) async fn prove(&self) {
+        let input = ProvenanceInput::new(self.job.clone(), "urn:test", "0", serde_json::json!({}));
+        let signed = self.artifacts.list(&self.job).await.unwrap();
+        self.artifacts.prove(&input, &signed, None).await.unwrap();
+    }
+
+    pub(super) async fn keep(&self, named: &str, bytes: &[u8]) -> ArtifactRecord {
         let body = bytes_stream(bytes.to_vec());
         let options = KeepOptions::default();
         self.artifacts.keep(&self.job, &name(named), body, options).await.unwrap()
     }
 
-    async fn blob(&self, key: &BlobKey) -> Option<Vec<u8>> {
+    pub(super) async fn blob(&self, key: &BlobKey) -> Option<Vec<u8>> {
         match self.artifacts.blobs().get(key, None).await {
             Ok(blob) => Some(read(blob).await),
             Err(e) => {
@@ -144,7 +159,7 @@ async fn a_refused_body_leaves_no_record() {
 #[tokio::test]
 async fn names_of_what_danube_adds_are_names_like_others() {
     let dir = tempfile::tempdir().unwrap();
-    let in_files = House::on(Arc::new(crate::FsBlobs::new(dir.path())));
+    let in_files = House::over(Arc::new(crate::FsBlobs::new(dir.path())));
     for (desc, house) in [("memory", house()), ("files", in_files)] {
         let (artifacts, job) = (&house.artifacts, &house.job);
         let names = [
@@ -191,7 +206,12 @@ async fn keeping_twice_is_refused_unless_it_replaces() {
         .with_keep_for(Some(Duration::from_millis(9_500)))
         .with_keep_forever()
         .with_tag("branch", "main");
+    let first = artifacts.get(job, &named).await.unwrap();
     let record = artifacts.keep(job, &named, bytes_stream("two!"), replace).await.unwrap();
+    assert_ne!(record.id, first.id);
+    let missing = artifacts.find(&first.id).await.unwrap_err();
+    assert_eq!(missing.class(), ErrorClass::NotFound);
+    assert_eq!(artifacts.find(&record.id).await.unwrap(), record);
     assert_eq!((record.state, record.size_bytes), (ArtifactState::Uploading, 4));
     assert_eq!(record.keep_for, Some(Duration::from_secs(9)));
     assert_eq!(artifacts.get(job, &named).await.unwrap(), record);
@@ -276,12 +296,15 @@ async fn an_upload_in_parts_becomes_an_artifact_like_any_other() {
     let id = blobs.begin(&key, options.put(), crate::MIN_PART_BYTES).await.unwrap();
     let png = bytes::Bytes::from_static(b"\x89PNG\r\n\x1a\n and so on");
     blobs.put_part(&id, 0, png.clone()).await.unwrap();
+    let mut ids = std::collections::BTreeSet::new();
     for _ in 0..2 {
         let kept = artifacts.keep_upload(&blobs, &id, options.clone()).await.unwrap();
+        ids.insert(kept.id);
         assert_eq!((kept.content_type.as_str(), kept.size_bytes), ("image/png", png.len() as u64));
         assert_eq!(kept.tags["k"], "v");
         artifacts.sign(&kept).await.unwrap();
     }
+    assert_eq!(ids.len(), 1, "completed twice, it is one artifact");
     let (_, blob) = artifacts.open(&house.job, &named, None).await.unwrap();
     assert_eq!(read(blob).await, png);
     let metadata = BlobKey::provenance(&house.job);
@@ -301,9 +324,13 @@ async fn the_first_bytes_are_looked_at_and_arrive() {
         let named = name(&format!("picture{cut}"));
         let options = KeepOptions::default().with_size_bytes(png.len() as u64);
         let kept = house.artifacts.keep(&house.job, &named, body, options).await.unwrap();
-        assert_eq!(kept.content_type, "image/png");
+        assert_eq!((kept.content_type.as_str(), kept.kind), ("image/png", ArtifactKind::Image));
         assert!(house.blob(&BlobKey::artifact(&house.job, &named)).await.unwrap() == png);
     }
+    let told = KeepOptions::default().with_kind(ArtifactKind::Log);
+    let body = bytes_stream(png.clone());
+    let kept = house.artifacts.keep(&house.job, &name("told"), body, told).await.unwrap();
+    assert_eq!(kept.kind, ArtifactKind::Log);
     let failing: ByteStream =
         Box::pin(futures_util::stream::iter([Ok("abc".into()), Err("gone".into())]));
     let options = KeepOptions::default();

@@ -8,9 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use danube_core::{ArtifactName, JobId};
 
-use crate::{ArtifactIndex, ArtifactRecord, Error, RecordChange};
+use crate::{ArtifactId, ArtifactIndex, ArtifactRecord, Error, RecordChange};
 
-type Records = BTreeMap<(JobId, ArtifactName), ArtifactRecord>;
+#[derive(Debug, Default)]
+struct Records {
+    by_name: BTreeMap<(JobId, ArtifactName), ArtifactRecord>,
+    by_id: BTreeMap<ArtifactId, (JobId, ArtifactName)>,
+}
 
 /// An [`ArtifactIndex`] in memory. Clones share their records; nothing survives the process.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +28,7 @@ impl MemoryIndex {
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {
-        // Each change is one call on the map: a panic elsewhere leaves nothing half done.
+        // Nothing between two calls on the maps panics: a panic elsewhere leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -39,13 +43,27 @@ impl fmt::Display for MemoryIndex {
 impl ArtifactIndex for MemoryIndex {
     async fn put(&self, record: &ArtifactRecord) -> Result<(), Error> {
         record.validate()?;
-        self.records().insert((record.job.clone(), record.name.clone()), record.clone());
+        let key = (record.job.clone(), record.name.clone());
+        let mut records = self.records();
+        if records.by_id.get(&record.id).is_some_and(|taken| *taken != key) {
+            return Err(Error::id_taken(&record.id));
+        }
+        if let Some(old) = records.by_name.insert(key.clone(), record.clone()) {
+            records.by_id.remove(&old.id);
+        }
+        records.by_id.insert(record.id, key);
         Ok(())
     }
 
     async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
-        let found = self.records().get(&(job.clone(), name.clone())).cloned();
+        let found = self.records().by_name.get(&(job.clone(), name.clone())).cloned();
         found.ok_or_else(|| Error::NoRecord { job: job.clone(), name: name.clone() })
+    }
+
+    async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error> {
+        let records = self.records();
+        let found = records.by_id.get(id).and_then(|key| records.by_name.get(key));
+        found.cloned().ok_or(Error::NoArtifact { id: *id })
     }
 
     async fn list(
@@ -55,7 +73,7 @@ impl ArtifactIndex for MemoryIndex {
         limit: usize,
     ) -> Result<Vec<ArtifactRecord>, Error> {
         let records = self.records();
-        let of_the_job = records.values().skip_while(|record| record.job < *job);
+        let of_the_job = records.by_name.values().skip_while(|record| record.job < *job);
         Ok(of_the_job
             .take_while(|record| record.job == *job)
             .filter(|record| after.is_none_or(|after| record.name > *after))
@@ -74,7 +92,8 @@ impl ArtifactIndex for MemoryIndex {
             Some((job, name)) => Bound::Excluded((job.clone(), name.clone())),
             None => Bound::Unbounded,
         };
-        Ok(records.range((start, Bound::Unbounded)).map(|(_, r)| r.clone()).take(limit).collect())
+        let rest = records.by_name.range((start, Bound::Unbounded));
+        Ok(rest.map(|(_, record)| record.clone()).take(limit).collect())
     }
 
     async fn change(
@@ -84,7 +103,7 @@ impl ArtifactIndex for MemoryIndex {
         change: &RecordChange,
     ) -> Result<ArtifactRecord, Error> {
         let mut records = self.records();
-        let Some(record) = records.get_mut(&(job.clone(), name.clone())) else {
+        let Some(record) = records.by_name.get_mut(&(job.clone(), name.clone())) else {
             return Err(Error::NoRecord { job: job.clone(), name: name.clone() });
         };
         *record = change.apply(record)?;
@@ -92,7 +111,10 @@ impl ArtifactIndex for MemoryIndex {
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
-        self.records().remove(&(job.clone(), name.clone()));
+        let mut records = self.records();
+        if let Some(removed) = records.by_name.remove(&(job.clone(), name.clone())) {
+            records.by_id.remove(&removed.id);
+        }
         Ok(())
     }
 }

@@ -65,6 +65,8 @@ async fn candidates_tell_what_decides() {
     let now = house.clock.now();
     let week = Duration::from_secs(7 * 86_400);
     house.keep("j", "active", KeepOptions::default().with_keep_for(Some(week))).await;
+    house.keep("j", "archived", KeepOptions::default().with_keep_for(Some(week))).await;
+    house.artifacts.archive(&job("j"), &name("archived")).await.unwrap();
     house.keep("j", "pinned", KeepOptions::default().with_keep_forever()).await;
     house.keep("j", "deleted", KeepOptions::default().with_keep_forever()).await;
     let index = house.artifacts.index();
@@ -94,6 +96,7 @@ async fn candidates_tell_what_decides() {
         seen,
         [
             (s("j"), s("active"), 5, Some(now), Some(week), 0),
+            (s("j"), s("archived"), 5, Some(now), Some(week), 0),
             (s("j"), s("deleted"), 5, Some(now), Some(Duration::ZERO), 0),
             (s("j"), s("pinned"), 5, Some(now), None, 1),
             (s("k"), s("uploading"), 1, None, None, 0),
@@ -108,6 +111,7 @@ async fn reaping_everything_leaves_nothing_and_can_be_done_twice() {
     let house = house();
     house.keep("j", "a", KeepOptions::default()).await;
     house.keep("j", "dir/b", KeepOptions::default()).await;
+    house.artifacts.archive(&job("j"), &name("dir/b")).await.unwrap();
     house.prove("j").await;
     house.put(&BlobKey::artifact(&job("k"), &name("orphan"))).await;
     house.prove("only-a-log").await;

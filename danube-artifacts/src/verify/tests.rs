@@ -546,13 +546,16 @@ async fn in_its_tree_a_file_counts_under_its_whole_name_only() {
 async fn a_size_that_is_not_that_of_the_bytes_is_refused() {
     let tree = Tree::new().await;
     let artifact = ArtifactRecord {
+        id: crate::ArtifactId::mint(danube_core::Timestamp::UNIX_EPOCH),
         job: "j".parse().unwrap(),
         name: NAME.parse().unwrap(),
         size_bytes: FILE.len() as u64 + 1,
         digest: Sha256Digest::from_bytes(Sha256::digest(FILE).into()),
         content_type: "text/plain".to_owned(),
+        kind: crate::ArtifactKind::Other,
         state: crate::ArtifactState::Active,
         created_at: danube_core::Timestamp::UNIX_EPOCH,
+        archived_at: None,
         keep_for: None,
         keep_forever: false,
         tags: std::collections::BTreeMap::new(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use danube_artifacts::attest::{LogSubject, ProvenanceInput};
 use danube_artifacts::collect::{self, Beyond, CollectLimits, Found, FoundFile, Patterns};
 use danube_artifacts::{
-    ArtifactRecord, ArtifactState, BlobKey, Durability, KeepOptions, counted_stream, file_stream,
+    ArtifactRecord, ArtifactState, BlobKey, Durability, KeepOptions, file_stream,
 };
 use danube_core::{ArtifactName, LostReason, Sha256Digest};
 use danube_logs::LogWriter;
@@ -195,7 +195,10 @@ impl Run<'_> {
         progress: Progress<'_>,
     ) -> Result<ArtifactRecord, danube_artifacts::Error> {
         let copied = Arc::new(AtomicU64::new(0));
-        let body = counted_stream(file_stream(file), copied.clone());
+        let count = Arc::clone(&copied);
+        let options =
+            options.with_progress(move |bytes, _| count.store(bytes, Ordering::Relaxed));
+        let body = file_stream(file);
         let keeping = self.parts.artifacts.keep(&self.spec.id, name, body, options);
         tokio::pin!(keeping);
         let mut tick = interval(PROGRESS_TICK);

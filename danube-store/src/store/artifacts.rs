@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use danube_artifacts::{ArtifactIndex, ArtifactRecord, Error, RecordChange};
+use danube_artifacts::{
+    ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, Error, RecordChange,
+};
 use danube_core::{ArtifactName, JobId};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
-use super::jobs::{number, parsed, time};
+use super::jobs::{number, parsed, time, time_if_any};
 use crate::sql;
 
 #[async_trait]
@@ -18,9 +20,16 @@ impl ArtifactIndex for Store {
         record.validate()?;
         let values = Values::of(record)?;
         let operation = format!("put {}/{}", record.job, record.name);
-        self.write("record an artifact", move |transaction| Ok(values.put(transaction)?))
-            .await
-            .map_err(|error| self.artifact_error(operation, error))
+        let put = self.write("record an artifact", move |transaction| {
+            let record = &values.record;
+            let mut other = transaction.prepare_cached(sql::OTHER_ARTIFACT_OF_ID)?;
+            let key = [&record.id.to_string(), record.job.as_str(), record.name.as_str()];
+            if other.exists(key)? {
+                return Ok(Err(Error::id_taken(&record.id)));
+            }
+            Ok(Ok(values.put(transaction)?))
+        });
+        put.await.map_err(|error| self.artifact_error(operation, error))?
     }
 
     async fn get(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
@@ -31,6 +40,16 @@ impl ArtifactIndex for Store {
         });
         let found = found.await.map_err(|e| self.artifact_error(format!("get {job}/{name}"), e))?;
         found.ok_or_else(|| Error::NoRecord { job: job.clone(), name: name.clone() })
+    }
+
+    async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error> {
+        let wanted = id.to_string();
+        let found = self.read("find the record of an artifact", move |transaction| {
+            let mut find = transaction.prepare_cached(sql::FIND_ARTIFACT)?;
+            Ok(find.query_row([wanted], record_from_row).optional()?)
+        });
+        let found = found.await.map_err(|e| self.artifact_error(format!("find {id}"), e))?;
+        found.ok_or(Error::NoArtifact { id: *id })
     }
 
     async fn list(
@@ -148,11 +167,14 @@ impl Values {
         transaction.prepare_cached(sql::PUT_ARTIFACT)?.execute(params![
             record.job.as_str(),
             record.name.as_str(),
+            record.id.to_string(),
             size_bytes,
             record.digest.to_string(),
             record.content_type,
+            record.kind.as_str(),
             record.state.as_str(),
             record.created_at.as_millisecond(),
+            record.archived_at.map(|time| time.as_millisecond()),
             keep_for_seconds,
             record.keep_forever,
             tags,
@@ -170,22 +192,30 @@ fn signed(record: &ArtifactRecord, what: &'static str, number: u64) -> Result<i6
 }
 
 fn record_from_row(row: &Row<'_>) -> rusqlite::Result<ArtifactRecord> {
-    let keep_for: Option<i64> = row.get(7)?;
-    let tags = serde_json::from_str(row.get_ref(9)?.as_str()?)
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(9, Type::Text, e.into()))?;
+    let keep_for: Option<i64> = row.get(10)?;
+    let tags = serde_json::from_str(row.get_ref(12)?.as_str()?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(12, Type::Text, e.into()))?;
+    let (name, content_type): (_, String) = (parsed(row, 1)?, row.get(5)?);
+    let told: Option<String> = row.get(6)?;
     Ok(ArtifactRecord {
         job: parsed(row, 0)?,
-        name: parsed(row, 1)?,
-        size_bytes: number(row, 2)?,
-        digest: parsed(row, 3)?,
-        content_type: row.get(4)?,
-        state: parsed(row, 5)?,
-        created_at: time(row, 6)?,
+        id: parsed(row, 2)?,
+        size_bytes: number(row, 3)?,
+        digest: parsed(row, 4)?,
+        kind: match told {
+            Some(_) => parsed(row, 6)?,
+            None => ArtifactKind::of(&name, &content_type),
+        },
+        state: parsed(row, 7)?,
+        created_at: time(row, 8)?,
+        archived_at: time_if_any(row, 9)?,
         keep_for: match keep_for {
-            Some(_) => Some(Duration::from_secs(number(row, 7)?)),
+            Some(_) => Some(Duration::from_secs(number(row, 10)?)),
             None => None,
         },
-        keep_forever: row.get(8)?,
+        keep_forever: row.get(11)?,
         tags,
+        name,
+        content_type,
     })
 }

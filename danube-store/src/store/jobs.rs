@@ -272,7 +272,7 @@ pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> 
     to_time(row.get(column)?, column)
 }
 
-fn time_if_any(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn time_if_any(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     let number: Option<i64> = row.get(column)?;
     number.map(|number| to_time(number, column)).transpose()
 }

@@ -317,11 +317,14 @@ async fn a_deleted_job_takes_its_steps_artifacts_and_secrets() {
                 let row = params![
                     job,
                     "a",
+                    format!("id of {job}"),
                     1,
                     "0".repeat(64),
                     "text/plain",
+                    "document",
                     "active",
                     0,
+                    None::<i64>,
                     None::<i64>,
                     false,
                     "{}"

@@ -105,6 +105,10 @@ impl<T: ArtifactIndex> ArtifactIndex for Faulty<T> {
         self.fault.call(self.inner.get(job, name)).await
     }
 
+    async fn find(&self, id: &ArtifactId) -> Result<ArtifactRecord, Error> {
+        self.fault.call(self.inner.find(id)).await
+    }
+
     async fn list(
         &self,
         job: &JobId,
@@ -186,7 +190,7 @@ async fn whichever_call_fails_doing_it_again_ends_well() {
             artifacts.prove(&input, &signed, None).await.expect(&what);
         }
         assert_eq!(index.list(&job, None, 10).await.unwrap(), signed, "{what}");
-        assert_eq!(blobs.list(&job).await.unwrap().len(), 6, "{what}");
+        assert_eq!(blobs.list(&job).await.unwrap().len(), 7, "{what}");
         if artifacts.delete_job(&job).await.is_err() {
             artifacts.delete_job(&job).await.expect(&what);
             // The fault may have struck after the last record was gone and before the provenance was.
@@ -197,6 +201,80 @@ async fn whichever_call_fails_doing_it_again_ends_well() {
             assert!(blobs.list(&job).await.unwrap().is_empty(), "{what}");
         }
         assert!(index.list(&job, None, 10).await.unwrap().is_empty(), "{what}");
+        failed += usize::from(fault.calls.load(Ordering::Relaxed) > fails_at);
+    }
+    assert!(failed > 50, "only {failed} faults struck");
+}
+
+/// Archives, restores, brings back, tags and deletes; what failed is done once more.
+#[tokio::test]
+async fn whichever_call_of_the_later_life_fails_doing_it_again_ends_well() {
+    let mut failed = 0;
+    for (fails_at, after) in (0..60).flat_map(|at| [(at, false), (at, true)]) {
+        let fault = Arc::new(Fault { calls: AtomicUsize::new(0), fails_at, after });
+        let clock = ManualClock::new(Timestamp::from_second(1_700_000_000).unwrap());
+        let blobs = crate::MemoryBlobs::new().with_clock(Arc::new(clock.clone()));
+        let index = MemoryIndex::new();
+        let key = Arc::new(SigningKey::generate().unwrap());
+        let quiet = Artifacts::new(
+            Arc::new(blobs.clone()),
+            Arc::new(index.clone()),
+            Arc::clone(&key) as _,
+            Arc::new(clock.clone()),
+        );
+        let job: JobId = "j".parse().unwrap();
+        for named in ["a", "b"] {
+            let options = KeepOptions::default();
+            let kept = quiet.keep(&job, &name(named), bytes_stream("12345"), options).await;
+            quiet.sign(&kept.unwrap()).await.unwrap();
+        }
+        let artifacts = Artifacts::new(
+            Arc::new(Faulty { inner: blobs.clone(), fault: Arc::clone(&fault) }),
+            Arc::new(Faulty { inner: index.clone(), fault: Arc::clone(&fault) }),
+            key,
+            Arc::new(clock),
+        );
+        let what = format!("call {fails_at} fails, after it was done: {after}");
+        let day = Duration::from_secs(86_400);
+        let a = name("a");
+        let kept = index.get(&job, &a).await.unwrap();
+        for step in 0..6 {
+            let again = async || {
+                match step {
+                    0 => drop(artifacts.archive(&job, &a).await?),
+                    1 => drop(artifacts.restore(&job, &a, day).await?),
+                    2 => drop(artifacts.open(&job, &a, None).await?),
+                    3 => drop(artifacts.set_tier(&job, &a, Tier::Warm).await?),
+                    4 => {
+                        let change = RecordChange::default().with_tag("k", "v");
+                        artifacts.change(&job, &a, &change).await?;
+                    }
+                    _ => drop(artifacts.delete(&job, &a).await?),
+                }
+                Ok::<(), Error>(())
+            };
+            if again().await.is_err() {
+                again().await.expect(&what);
+            }
+            let record = match step {
+                0..=4 => index.find(&kept.id).await.expect(&what),
+                _ => index.get(&job, &name("b")).await.expect(&what),
+            };
+            let wanted = if step < 3 { ArtifactState::Archived } else { ArtifactState::Active };
+            assert_eq!((record.state, record.archived_at.is_some()), (wanted, step < 3), "{what}");
+            if step != 1 && step != 2 {
+                let list = blobs.get(&BlobKey::records(&job), None).await.expect(&what);
+                let list: serde_json::Value = serde_json::from_slice(&read(list).await).unwrap();
+                let listed = &list["artifacts"][0];
+                let state = record.state.as_str().to_uppercase();
+                assert_eq!(
+                    (&listed["id"], &listed["status"]),
+                    (&serde_json::json!(record.id), &serde_json::json!(state)),
+                    "{what}"
+                );
+                assert_eq!(listed.get("tags").is_some(), step == 4, "{what}");
+            }
+        }
         failed += usize::from(fault.calls.load(Ordering::Relaxed) > fails_at);
     }
     assert!(failed > 50, "only {failed} faults struck");

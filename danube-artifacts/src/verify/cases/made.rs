@@ -55,13 +55,16 @@ pub(super) fn about(job: &str, form: ProvenanceForm) -> ProvenanceInput {
 
 fn record(job: &str, name: &str, bytes: &[u8]) -> ArtifactRecord {
     ArtifactRecord {
+        id: crate::ArtifactId::mint(danube_core::Timestamp::UNIX_EPOCH),
         job: job.parse().unwrap(),
         name: name.parse().unwrap(),
         size_bytes: bytes.len() as u64,
         digest: digest(bytes),
         content_type: "text/plain".to_owned(),
+        kind: crate::ArtifactKind::Other,
         state: ArtifactState::Active,
         created_at: danube_core::Timestamp::UNIX_EPOCH,
+        archived_at: None,
         keep_for: None,
         keep_forever: false,
         tags: BTreeMap::new(),

@@ -44,7 +44,8 @@ fn released_steps_do_not_change() {
             11_219_861_930_436_060_114,
             4_095_326_528_311_154_134,
             15_705_599_140_090_043_130,
-            13_423_893_654_301_079_048
+            13_423_893_654_301_079_048,
+            9_647_190_965_747_188_178
         ]
     );
 }
@@ -73,12 +74,49 @@ async fn every_older_version_is_brought_up_to_date_and_keeps_its_records() {
                  INSERT INTO steps VALUES ('old', 0, 'a', 'true', 'lost', NULL, 9, 2, 3, 0, 6);",
             )
             .unwrap();
+        if (2..5).contains(&version) {
+            let digest = "ab".repeat(32);
+            connection
+                .execute_batch(&format!(
+                    "INSERT INTO artifacts VALUES ('old', 'out/a.json', 2, '{digest}', \
+                     'application/json', 'active', 1700000000123, 60, 0, '{{\"k\":\"v\"}}'); \
+                     INSERT INTO artifacts VALUES ('old', 'early', 2, '{digest}', 'a/b', \
+                     'deleted', -5, NULL, 1, '{{}}');"
+                ))
+                .unwrap();
+        }
         drop(connection);
         let store = open(dir.path()).await.unwrap();
         assert_eq!(store.migrated(), Migrated { from: version, to: KNOWN });
         let kept = store.get(&id("old")).await.unwrap();
         assert_eq!((kept.state, kept.steps.len(), kept.log_bytes), (JobState::Lost, 1, 6));
+        if (2..5).contains(&version) {
+            old_artifacts_have_ids(&store).await;
+        }
     }
+}
+
+/// What was recorded before artifacts had ids.
+async fn old_artifacts_have_ids(store: &Store) {
+    use danube_artifacts::{ArtifactIndex, ArtifactKind, RecordChange};
+
+    let records = store.all(None, 10).await.unwrap();
+    let [early, old] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((old.name.as_str(), old.size_bytes, old.keep_forever), ("out/a.json", 2, false));
+    assert_eq!((old.kind, old.archived_at), (ArtifactKind::Data, None));
+    assert_eq!((old.keep_for, &old.tags["k"][..]), (Some(Duration::from_secs(60)), "v"));
+    assert_eq!((early.created_at.as_millisecond(), early.keep_forever), (-5, true));
+    assert_ne!(early.id, old.id);
+    // Version 7 and the variant, of the time when it was stored.
+    let id = old.id.to_string();
+    assert_eq!(&id[..15], "018bcfe5-687b-7", "{id}");
+    assert!("89ab".contains(&id[19..20]), "{id}");
+    assert_eq!(store.find(&old.id).await.unwrap(), *old);
+    store.change(&old.job, &old.name, &RecordChange::default()).await.unwrap();
+    assert_eq!(store.find(&old.id).await.unwrap(), *old, "the id stays");
+    let gone = "DELETE FROM jobs WHERE id = 'old'";
+    store.0.writer.lock().await.execute(gone, []).unwrap();
+    assert!(store.all(None, 10).await.unwrap().is_empty(), "records still go with their job");
 }
 
 #[tokio::test]
