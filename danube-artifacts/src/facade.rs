@@ -18,6 +18,7 @@ use crate::{
 mod archive;
 #[cfg(feature = "archive")]
 mod directory;
+mod links;
 mod progress;
 mod records;
 

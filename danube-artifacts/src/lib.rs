@@ -29,6 +29,8 @@ mod keys;
 #[cfg(feature = "attest")]
 mod link;
 #[cfg(feature = "store")]
+mod links;
+#[cfg(feature = "store")]
 mod memory_blobs;
 #[cfg(feature = "attest")]
 mod record;
@@ -66,6 +68,8 @@ pub use index::{ArtifactIndex, MemoryIndex};
 pub use keys::{KeyInfo, KeyRole, Opened, PublicKeys, SigningKey, SigningKeys};
 #[cfg(feature = "attest")]
 pub use link::{DEFAULT_LINK_LIFE, Link, LinkMethod, LinkOptions, MAX_LINK_LIFE};
+#[cfg(feature = "store")]
+pub use links::{LINKS_PATH, LinkGrant, LinkKey, LinkRefusal, Linked};
 #[cfg(feature = "store")]
 pub use memory_blobs::MemoryBlobs;
 #[cfg(feature = "attest")]

@@ -6,6 +6,7 @@ use danube_core::{ErrorClass, ManualClock};
 use futures_util::StreamExt;
 
 mod faults;
+mod links;
 mod lives;
 
 pub(super) struct House {

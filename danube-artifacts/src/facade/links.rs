@@ -1,0 +1,142 @@
+//! Links to artifacts, and recording what came by one.
+
+use danube_core::{ArtifactName, JobId};
+use futures_util::StreamExt;
+
+use super::{Artifacts, KeepOptions, SNIFFED_BYTES, content_type_of};
+use crate::intake::{Intake, Meter};
+use crate::stream::peek;
+use crate::{
+    ArtifactRecord, ArtifactState, BlobKey, BlobPart, ByteStream, Error, Link, LinkGrant,
+    LinkMethod, LinkOptions, PutOptions, Stored, Verified,
+};
+
+impl Artifacts {
+    /// Makes a link to one artifact: to get an active one, or to put one under a name that is free. What is put
+    /// by it is an artifact once it was [adopted](Self::adopt); until then it is bytes without a record, which the
+    /// sweep takes when their time has come.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobStore::link`](crate::BlobStore::link). To get: [`Error::NoRecord`], [`Error::NotActive`],
+    /// [`Error::OutOfRange`]. To put: [`Error::Exists`], [`Error::Invalid`] for a name that no artifact can have.
+    pub async fn link(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        options: &LinkOptions,
+    ) -> Result<Link, Error> {
+        options.validate()?;
+        let key = BlobKey::artifact(job, name);
+        match options.method {
+            LinkMethod::Get => {
+                let record = self.index.get(job, name).await?;
+                if record.state != ArtifactState::Active {
+                    return Err(not_active(record));
+                }
+                let size_bytes = record.size_bytes;
+                if let Some(range) = options.range.filter(|range| range.start >= size_bytes) {
+                    return Err(Error::OutOfRange { key, start: range.start, size_bytes });
+                }
+            }
+            LinkMethod::Put => self.check_free(&key, job, name).await?,
+        }
+        self.blobs.link(&key, options).await
+    }
+
+    /// Whether something may be put under this name, which is asked again when it comes.
+    async fn check_free(
+        &self,
+        key: &BlobKey,
+        job: &JobId,
+        name: &ArtifactName,
+    ) -> Result<(), Error> {
+        Self::record_of(job, name, KeepOptions::default())?;
+        match self.index.get(job, name).await {
+            Err(Error::NoRecord { .. }) => {}
+            Ok(_) => return Err(Error::Exists { key: key.clone() }),
+            Err(e) => return Err(e),
+        }
+        match self.blobs.stat(key).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            Ok(_) => Err(Error::Exists { key: key.clone() }),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Stores what comes by a link of ours to put, as the link says and at most `max_bytes` of it: new and synced.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobStore::put`](crate::BlobStore::put); [`Error::Exists`] also when there is a record of that
+    /// name without bytes; [`Error::Invalid`] for a link to get.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`BlobStore::put`](crate::BlobStore::put).
+    pub async fn receive(
+        &self,
+        grant: &Verified<LinkGrant>,
+        body: ByteStream,
+        max_bytes: u64,
+    ) -> Result<Stored, Error> {
+        let LinkGrant { key, method, size_bytes, expected, .. } = &**grant;
+        if *method != LinkMethod::Put {
+            return Err(Error::invalid("link", &key.to_string(), "is not one to put"));
+        }
+        if let BlobPart::Artifact(name) = key.part() {
+            self.check_free(key, key.job(), name).await?;
+        }
+        let mut options = PutOptions::default().with_max_bytes(max_bytes);
+        (options.size_bytes, options.expected) = (*size_bytes, *expected);
+        self.blobs.put(key, body, options).await
+    }
+
+    /// Records an artifact that was put by a link as `uploading`, as [`keep`](Self::keep) records one: it is to be
+    /// [signed](Self::sign) then. Its digest is computed from the stored bytes. Doing it again gives the record
+    /// that is there, with what it says about the artifact. Of `options` the size, the digest and the limit must
+    /// hold either way; the mode and the durability mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when nothing was put; [`Error::TooLarge`], [`Error::SizeMismatch`],
+    /// [`Error::DigestMismatch`]: the bytes then stay where they are, for [`delete`](Self::delete) or the sweep;
+    /// [`Error::NotActive`] when it is being deleted; those of the store and the index.
+    pub async fn adopt(
+        &self,
+        job: &JobId,
+        name: &ArtifactName,
+        options: KeepOptions,
+    ) -> Result<ArtifactRecord, Error> {
+        let key = BlobKey::artifact(job, name);
+        let put = options.put();
+        let mut record = Self::record_of(job, name, options)?;
+        match self.index.get(job, name).await {
+            Ok(known) if known.state == ArtifactState::Deleted => return Err(not_active(known)),
+            Ok(known) => {
+                let mut meter = Meter::new(key, put)?;
+                meter.count(usize::try_from(known.size_bytes).unwrap_or(usize::MAX))?;
+                meter.finish(known.digest)?;
+                return Ok(known);
+            }
+            Err(Error::NoRecord { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        let body = self.blobs.get(&key, None).await?.body;
+        let (head, mut body) = peek(body, SNIFFED_BYTES).await;
+        if record.content_type.is_empty() {
+            record.content_type = content_type_of(name, &head);
+        }
+        let mut intake = Intake::new(key.clone(), put)?;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;
+            intake.take(&chunk)?;
+        }
+        self.record(record, intake.finish()?).await
+    }
+}
+
+fn not_active(record: ArtifactRecord) -> Error {
+    let ArtifactRecord { job, name, state, .. } = record;
+    Error::NotActive { job, name, state }
+}
