@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use danube_artifacts::{
-    ArtifactSweep, Artifacts, BlobStore, FsBlobs, Opened, PublicKeys, Signer, SigningKeys,
-    UploadSessions,
+    ArtifactSweep, Artifacts, BlobStore, FsBlobs, LinkKey, Linked, Opened, PublicKeys, Signer,
+    SigningKeys, UploadSessions,
 };
 use danube_core::files::create_private_dir;
 use danube_core::{CandidateKind, Clock, ErrorClass, JobId, Sweep, SystemClock};
@@ -115,6 +115,27 @@ impl App {
 
     /// Opens the signing key, and makes one where there is none.
     pub(crate) async fn artifacts(&self) -> Result<Artifacts, Failure> {
+        self.artifacts_in(self.blobs.clone()).await
+    }
+
+    /// The same with links: those of the store, or else ones that `danube serve` answers.
+    pub(crate) async fn artifacts_with_links(&self) -> Result<Artifacts, Failure> {
+        let blobs = self.blobs.clone();
+        if blobs.capabilities().links {
+            return self.artifacts_in(blobs).await;
+        }
+        let (key, base) = (self.link_key().await?, &self.config.public_url);
+        self.artifacts_in(Arc::new(Linked::new(blobs, base, key, self.clock.clone()))).await
+    }
+
+    /// Opens the key of the links that `danube serve` answers, and makes one where there is none.
+    pub(crate) async fn link_key(&self) -> Result<LinkKey, Failure> {
+        let keys_dir = self.keys_dir();
+        let opened = tokio::task::spawn_blocking(move || LinkKey::open_or_create(&keys_dir)).await;
+        Ok(opened.expect("opening a key does not panic")?)
+    }
+
+    async fn artifacts_in(&self, blobs: Arc<dyn BlobStore>) -> Result<Artifacts, Failure> {
         let keys_dir = self.keys_dir();
         let opened =
             tokio::task::spawn_blocking(move || SigningKeys::open_or_create(&keys_dir)).await;
@@ -129,7 +150,7 @@ impl App {
             ));
         }
         let signer: Arc<dyn Signer> = Arc::new(key);
-        Ok(Artifacts::new(self.blobs.clone(), self.store.clone(), signer, self.clock.clone()))
+        Ok(Artifacts::new(blobs, self.store.clone(), signer, self.clock.clone()))
     }
 
     /// What a job is run with.

@@ -19,6 +19,7 @@ use crate::terminal::{self, Sink};
 use crate::view;
 use crate::{Environment, wire};
 
+mod links;
 mod put;
 
 /// Artifacts asked for at once.
@@ -41,6 +42,8 @@ pub(crate) async fn artifacts(
             get(app, &id, &name, to, environment).await
         }
         ArtifactsCommand::Put(args) => put::put(app, args, environment).await,
+        ArtifactsCommand::Url(args) => links::url(app, args).await,
+        ArtifactsCommand::Adopt(args) => links::adopt(app, args).await,
         ArtifactsCommand::Tag(args) => put::tag(app, args).await,
         ArtifactsCommand::Delete { job, name, .. } => {
             let id = app.job(&job).await?;
@@ -107,8 +110,10 @@ async fn delete(app: &App, job: &JobId, name: Option<&ArtifactName>) -> Result<u
         Sink::Stderr.line(&format!("danube: {count} deleted, {freed} freed{kept}"));
         return Ok(0);
     };
-    // One that is not there is told: somebody typed its name.
-    artifacts.get(job, name).await?;
+    // One that is not there is told: somebody typed its name. What was put by a link has no record yet.
+    if let Err(none) = artifacts.get(job, name).await {
+        app.blobs.stat(&BlobKey::artifact(job, name)).await.map_err(|_| none)?;
+    }
     let freed = terminal::size(artifacts.delete(job, name).await?);
     let shown = terminal::safe(name.as_str());
     Sink::Stderr.line(&format!("danube: {shown} is deleted, {freed} freed"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use danube_artifacts::collect::Preset;
-use danube_core::{ArtifactName, StepName, Timestamp};
+use danube_core::{ArtifactName, ByteRange, Sha256Digest, StepName, Timestamp};
 use danube_engine::CollectWhen;
 use danube_secrets::{SecretKey, SecretOwner};
 
@@ -272,6 +272,10 @@ pub(crate) enum ArtifactsCommand {
     },
     /// Add a file to a job's artifacts, and sign it; the job's provenance does not name it
     Put(PutArgs),
+    /// Print a link: a URL by which anybody may get one artifact, or put one, until it expires
+    Url(UrlArgs),
+    /// Record and sign what was put by a link; the job's provenance does not name it
+    Adopt(AdoptArgs),
     /// Change the tags of an artifact, and how long it is kept
     Tag(TagArgs),
     /// Delete an artifact of a job, or all of them
@@ -302,6 +306,51 @@ pub(crate) struct PutArgs {
     /// Replace an artifact of that name
     #[arg(long)]
     pub(crate) replace: bool,
+    /// Its media type [default: what its first bytes and its name tell]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) tags: TagOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct UrlArgs {
+    /// An id, the beginning or end of one, or `latest`
+    pub(crate) job: String,
+    /// The artifact's name
+    pub(crate) name: ArtifactName,
+    /// Put a new artifact of this name, instead of getting the one that is there; adopt it then
+    #[arg(long)]
+    pub(crate) put: bool,
+    /// How long it holds: 1s to 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "15m")]
+    pub(crate) expires: Duration,
+    /// Get only the bytes A to B, B included; the first one is 0
+    #[arg(long, value_name = "A-B", value_parser = parse_range, conflicts_with = "put")]
+    pub(crate) range: Option<ByteRange>,
+    /// Put exactly so many bytes
+    #[arg(long, value_name = "N", requires = "put")]
+    pub(crate) size: Option<u64>,
+    /// Put only what has this SHA-256
+    #[arg(long, value_name = "HEX", requires = "put")]
+    pub(crate) sha256: Option<Sha256Digest>,
+    /// How it is printed: the URL and then the headers that the request must have, or all of it as JSON
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Args)]
+pub(crate) struct AdoptArgs {
+    /// An id, the beginning or end of one, or `latest`
+    pub(crate) job: String,
+    /// The name that it was put under
+    pub(crate) name: ArtifactName,
+    /// Only if it has exactly this size
+    #[arg(long, value_name = "N")]
+    pub(crate) size: Option<u64>,
+    /// Only if it has this SHA-256
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<Sha256Digest>,
     /// Its media type [default: what its first bytes and its name tell]
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
@@ -519,6 +568,16 @@ fn parse_secret(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `A-B` with the last byte, as HTTP writes it.
+fn parse_range(text: &str) -> Result<ByteRange, String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        Some(ByteRange::new(first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?))
+    });
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| "must be the first and the last byte, like 0-499".to_owned())
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     danube_engine::parse_duration(text).map_err(|e| e.to_string())
 }
@@ -541,6 +600,15 @@ mod tests {
         assert_eq!(parse_since("10m"), Ok(Since::Ago(Duration::from_secs(600))));
         for wrong in ["", "yesterday", "12:00", "2024-01-06", "10"] {
             assert!(parse_since(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_range_has_a_first_and_a_last_byte() {
+        assert_eq!(parse_range("0-499"), Ok(ByteRange::new(0, 500)));
+        assert_eq!(parse_range("7-7"), Ok(ByteRange::new(7, 8)));
+        for wrong in ["", "-", "5", "5-", "-5", "5-4", "a-b", "0-18446744073709551615"] {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
         }
     }
 

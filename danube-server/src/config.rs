@@ -12,6 +12,7 @@ use danube_artifacts::collect::CollectLimits;
 use danube_core::ErrorClass;
 use danube_core::files::create_private_dir;
 use danube_logs::{Keep, LineFormat, LogOptions};
+use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -46,6 +47,8 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 # Bytes of all files that one job keeps together, and how many they may be; a job that matches more is lost.
 #max_total_bytes = 50000000000
 #max_files = 10000
+# The pages ("https://ci.example.com") that may get and put files from a browser, by links of danube artifacts url.
+#cors_origins = []
 
 [provenance]
 # Who is named as the builder: a URI that stands for this installation.
@@ -67,6 +70,8 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 [serve]
 # The port on 127.0.0.1.
 #port = 8080
+# How links of danube artifacts url begin; without it, http://127.0.0.1 and the port.
+#public_url = "http://127.0.0.1:8080"
 "#;
 
 /// The file, as it is written.
@@ -98,6 +103,7 @@ struct Artifacts {
     max_file_bytes: u64,
     max_total_bytes: u64,
     max_files: usize,
+    cors_origins: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +131,7 @@ struct Run {
 #[serde(deny_unknown_fields, default)]
 struct Serve {
     port: u16,
+    public_url: Option<String>,
 }
 
 impl Default for Logs {
@@ -157,7 +164,7 @@ impl Default for Artifacts {
     fn default() -> Self {
         let CollectLimits { max_file_bytes, max_total_bytes, max_files, .. } =
             CollectLimits::default();
-        Self { max_file_bytes, max_total_bytes, max_files }
+        Self { max_file_bytes, max_total_bytes, max_files, cors_origins: Vec::new() }
     }
 }
 
@@ -181,7 +188,7 @@ impl Default for Run {
 
 impl Default for Serve {
     fn default() -> Self {
-        Self { port: 8080 }
+        Self { port: 8080, public_url: None }
     }
 }
 
@@ -197,6 +204,10 @@ pub(crate) struct Config {
     pub(crate) max_total_artifact_bytes: u64,
     pub(crate) max_artifacts: usize,
     pub(crate) collect_limit: Duration,
+    /// Pages that may use links from a browser.
+    pub(crate) cors_origins: Vec<HeaderValue>,
+    /// How links begin.
+    pub(crate) public_url: String,
     pub(crate) builder_id: String,
     pub(crate) provenance_form: ProvenanceForm,
     pub(crate) keep_logs: Duration,
@@ -234,6 +245,12 @@ impl Config {
             max_total_artifact_bytes: file.artifacts.max_total_bytes,
             max_artifacts: file.artifacts.max_files,
             collect_limit: Duration::from_secs(file.run.collect_seconds.into()),
+            // They were checked when the file was read.
+            cors_origins: file.artifacts.cors_origins.iter().filter_map(|o| origin(o)).collect(),
+            public_url: file
+                .serve
+                .public_url
+                .unwrap_or_else(|| format!("http://127.0.0.1:{}", file.serve.port)),
             builder_id: file.provenance.builder_id,
             // It was checked when the file was read.
             provenance_form: file.provenance.form.parse()?,
@@ -278,8 +295,36 @@ fn read(path: &Path) -> Result<File, Failure> {
     if scheme.is_none_or(|scheme| !scheme.starts_with(|c: char| c.is_ascii_alphabetic())) {
         return Err(wrong("provenance.builder_id must be a URI".to_owned()));
     }
+    if let Some(wrong_one) = file.artifacts.cors_origins.iter().find(|o| origin(o).is_none()) {
+        return Err(wrong(format!(
+            "artifacts.cors_origins: {wrong_one:?} must be an origin: http:// or https://, a host, a port if any, and nothing more"
+        )));
+    }
+    if file.serve.public_url.as_deref().is_some_and(|url| !is_base_url(url)) {
+        return Err(wrong(
+            "serve.public_url must be http:// or https:// with a host, without a password, ? or #"
+                .to_owned(),
+        ));
+    }
     file.logs.options().check().map_err(|e| wrong(format!("logs.tail_bytes: {e}")))?;
     Ok(file)
+}
+
+/// A URL of HTTP with a host, without a user, a query or a fragment.
+fn is_base_url(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && !user
+        && !url.contains(['?', '#'])
+}
+
+/// An origin as browsers write it, if it is one: they compare byte by byte.
+fn origin(text: &str) -> Option<HeaderValue> {
+    let written = is_base_url(text) && text.bytes().all(|b| !b.is_ascii_uppercase());
+    let (_, host) = text.split_once("://")?;
+    (written && !host.contains(['/', '*'])).then(|| HeaderValue::from_str(text).ok())?
 }
 
 /// Writes [`DEFAULT_CONFIG`] to a file that does not exist yet.
@@ -379,6 +424,15 @@ mod tests {
             ("[run]\ncollect_seconds = 0", "run.collect_seconds"),
             ("[retention]\nlogs_days = \"30 d\"", "logs_days"),
             ("[retention]\nlogs_days = -1", "logs_days"),
+            ("[artifacts]\ncors_origins = [\"*\"]", "artifacts.cors_origins"),
+            ("[artifacts]\ncors_origins = [\"https://a.example/\"]", "artifacts.cors_origins"),
+            ("[artifacts]\ncors_origins = [\"https://*.example\"]", "artifacts.cors_origins"),
+            ("[artifacts]\ncors_origins = [\"https://A.example\"]", "artifacts.cors_origins"),
+            ("[artifacts]\ncors_origins = [\"null\"]", "artifacts.cors_origins"),
+            ("[serve]\npublic_url = \"ci.example\"", "serve.public_url"),
+            ("[serve]\npublic_url = \"ftp://ci.example\"", "serve.public_url"),
+            ("[serve]\npublic_url = \"https://a:b@ci.example\"", "serve.public_url"),
+            ("[serve]\npublic_url = \"https://ci.example/?a\"", "serve.public_url"),
             ("[provenance]\nform = \"v2\"", "v1, v0.2 or v0.1"),
             ("[provenance]\nbuilder_id = \"us\"", "provenance.builder_id"),
             ("[logs", "danube.toml"),

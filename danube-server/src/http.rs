@@ -11,6 +11,7 @@
 //! | `/api/v1/jobs/{id}/output` | its last lines |
 //! | `/api/v1/jobs/{id}/artifacts`, `…/artifacts/{name}` | the list; one file, or its signature |
 //! | `/api/v1/jobs/{id}/provenance`, `…/provenance.dsse` | what binds the files to the job |
+//! | `/api/v1/links/{job}/{path}?…` | one artifact, got or put by whoever has the link |
 //!
 //! `{id}` is what a person may type: an id, a unique beginning or end of one, or `latest`. Every error
 //! is a problem of RFC 9457 with a stable `code`.
@@ -21,6 +22,7 @@ mod content;
 mod disposition;
 mod host;
 mod job;
+mod links;
 mod logs;
 mod metrics;
 mod problem;
@@ -48,6 +50,7 @@ use tokio::sync::Semaphore;
 use crate::wire;
 use problem::{Problem, Subject};
 
+pub(crate) use links::Links;
 pub(crate) use serve::serve;
 
 /// Log streams at once. A stalled one holds a piece or two of its log, and 64 KiB in the kernel: all of
@@ -63,6 +66,7 @@ pub(crate) struct HttpState {
     pub(crate) jobs: Arc<dyn JobStore>,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) artifacts: Artifacts,
+    pub(crate) links: Links,
     pub(crate) metrics: PrometheusHandle,
 }
 
@@ -72,6 +76,7 @@ struct Api {
     state: HttpState,
     streams: Arc<Semaphore>,
     scans: Arc<Semaphore>,
+    puts: Arc<Semaphore>,
     answered: Arc<metrics::Answered>,
 }
 
@@ -86,9 +91,21 @@ fn with_max_streams(state: HttpState, max_streams: usize) -> Router {
         state,
         streams: Arc::new(Semaphore::new(max_streams)),
         scans: Arc::new(Semaphore::new(MAX_SCANS)),
+        puts: Arc::new(Semaphore::new(links::MAX_PUTS)),
         answered: Arc::default(),
     };
+    let links = Router::new()
+        .route("/api/v1/links/{job}/{*path}", get(links::get).put(links::put))
+        // Before the layers, which then see what it answers, too: a preflight is no method of ours.
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(links::confidential));
+    // Without an origin that is allowed, a preflight gets what every other unknown method gets.
+    let links = match &*api.state.links.cors_origins {
+        [] => links,
+        origins => links.layer(links::cors(origins.to_vec())),
+    };
     Router::new()
+        .merge(links)
         .route("/health", get(health))
         .route("/metrics", get(metrics::scrape))
         .route("/api/v1/jobs", get(job::list))
@@ -129,7 +146,7 @@ async fn not_found(uri: Uri) -> Problem {
 }
 
 async fn method_not_allowed() -> Problem {
-    let detail = "this API is read: with GET or HEAD";
+    let detail = "this API is read: with GET or HEAD; only a link may be for PUT";
     Problem::http(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 

@@ -40,6 +40,12 @@ pub(crate) async fn serve(app: App, args: &ServeArgs) -> Result<u8, Failure> {
         jobs: app.store.clone(),
         logs: app.logs.clone(),
         artifacts: app.artifacts().await?,
+        links: http::Links {
+            key: app.link_key().await?,
+            cors_origins: app.config.cors_origins.clone(),
+            max_bytes: app.config.max_artifact_bytes,
+            clock: app.clock.clone(),
+        },
         metrics,
     };
     let shutdown = CancellationToken::new();

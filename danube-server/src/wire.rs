@@ -139,6 +139,37 @@ impl From<StepRecord> for Step {
     }
 }
 
+/// What was put by a link.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stored {
+    pub(crate) size_bytes: u64,
+    pub(crate) sha256: Sha256Digest,
+}
+
+impl From<danube_artifacts::Stored> for Stored {
+    fn from(stored: danube_artifacts::Stored) -> Self {
+        let danube_artifacts::Stored { size_bytes, digest } = stored;
+        Self { size_bytes, sha256: digest }
+    }
+}
+
+/// A request that carries its own permission.
+#[derive(Serialize)]
+pub(crate) struct Link {
+    pub(crate) method: &'static str,
+    pub(crate) url: String,
+    /// The headers that the request must have.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl From<danube_artifacts::Link> for Link {
+    fn from(link: danube_artifacts::Link) -> Self {
+        let danube_artifacts::Link { method, url, headers, expires_at } = link;
+        Self { method: method.as_str(), url, headers, expires_at }
+    }
+}
+
 /// The artifacts of a job, by name.
 #[derive(Debug, Serialize)]
 pub(crate) struct Artifacts {

@@ -19,7 +19,7 @@ impl Artifacts {
     /// # Errors
     ///
     /// Those of [`BlobStore::link`](crate::BlobStore::link). To get: [`Error::NoRecord`], [`Error::NotActive`],
-    /// [`Error::OutOfRange`]. To put: [`Error::Exists`], [`Error::Invalid`] for a name that no artifact can have.
+    /// [`Error::OutOfRange`]. To put: [`Error::Exists`].
     pub async fn link(
         &self,
         job: &JobId,
@@ -51,7 +51,6 @@ impl Artifacts {
         job: &JobId,
         name: &ArtifactName,
     ) -> Result<(), Error> {
-        Self::record_of(job, name, KeepOptions::default())?;
         match self.index.get(job, name).await {
             Err(Error::NoRecord { .. }) => {}
             Ok(_) => return Err(Error::Exists { key: key.clone() }),

@@ -41,7 +41,7 @@ fn grants() -> Vec<LinkGrant> {
                 .with_expected(digest)
                 .with_expires_in(crate::MAX_LINK_LIFE),
         ),
-        grant(".danube/out/a.txt.sig", &LinkOptions::get()),
+        grant(".danube/signatures/out/a.txt.sig", &LinkOptions::get()),
     ]
 }
 
@@ -50,7 +50,7 @@ const VECTORS: [&str; 4] = [
     "/api/v1/links/j-1/out/a.txt?method=GET&expires=1700000900&key=23bd38f7187b7481&signature=834999c8b0c0f861d56378ed4e99b8759db4a55fcaa92bef167fb957c0264297",
     "/api/v1/links/j-1/o%20ut/%C3%A4%2541.bin?method=GET&expires=1700000060&range=3-8&key=23bd38f7187b7481&signature=cb6d01bafedbc0343099e223434f5af23c0b0ebfece89b9acccb9d5a5bca19bf",
     "/api/v1/links/j-1/in.bin?method=PUT&expires=1700604800&size=5&sha256=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824&key=23bd38f7187b7481&signature=543b38d0bcc4bf3c15d79f8a986cdbbcc92c308abe011a9c5ea8474997791032",
-    "/api/v1/links/j-1/.danube/out/a.txt.sig?method=GET&expires=1700000900&key=23bd38f7187b7481&signature=c39c77cc25cfac008b645c353b467fa7c0eba1f0036ca5d48e7101bf892a0598",
+    "/api/v1/links/j-1/.danube/signatures/out/a.txt.sig?method=GET&expires=1700000900&key=23bd38f7187b7481&signature=c104fbb1957210204183b05246ddefc11659913e2ccee785cdeaf5da1baf6de9",
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use axum::http::header::{HeaderMap, HeaderValue};
 use axum::http::request::Parts;
 use axum::response::Response;
 use danube_artifacts::{ArtifactRecord, ArtifactState, BlobKey, Error};
-use danube_core::{ArtifactName, ErrorClass};
+use danube_core::{ArtifactName, ByteRange, ErrorClass, JobId};
 use danube_store::JobRecord;
 use serde::Deserialize;
 
@@ -73,7 +73,7 @@ pub(super) async fn download(
         None => (BlobKey::artifact(&job.id, &record.name), Some(content_of(&record))),
     };
     let subject = if wanted.is_some() { Subject::Signature } else { Subject::Artifact };
-    send(&api, subject, &key, content, &method, &headers).await
+    send(&api, subject, &key, content, None, &method, &headers).await
 }
 
 /// The record of an artifact that can be read, and which part of it is meant.
@@ -83,11 +83,11 @@ async fn locate(
     name: &ArtifactName,
     wanted: Option<Wanted>,
 ) -> Result<(ArtifactRecord, Option<Wanted>), Problem> {
-    match active(api, job, name).await {
+    match active(api, &job.id, name).await {
         Err(Error::NoRecord { .. }) if wanted.is_none() => {
             let signed = name.as_str().strip_suffix(".sig").and_then(|name| name.parse().ok());
             let Some(signed) = signed else { return Err(missing(job, name)) };
-            match active(api, job, &signed).await {
+            match active(api, &job.id, &signed).await {
                 Ok(record) => Ok((record, Some(Wanted::Signature))),
                 Err(Error::NoRecord { .. }) => Err(missing(job, name)),
                 Err(e) => Err(of_artifact(&e)),
@@ -98,15 +98,20 @@ async fn locate(
     }
 }
 
-async fn active(api: &Api, job: &JobRecord, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
-    let record = api.state.artifacts.get(&job.id, name).await?;
+/// The record of an artifact, which can be read.
+pub(super) async fn active(
+    api: &Api,
+    job: &JobId,
+    name: &ArtifactName,
+) -> Result<ArtifactRecord, Error> {
+    let record = api.state.artifacts.get(job, name).await?;
     match record.state {
         ArtifactState::Active => Ok(record),
         state => Err(Error::NotActive { job: record.job, name: record.name, state }),
     }
 }
 
-fn of_artifact(error: &Error) -> Problem {
+pub(super) fn of_artifact(error: &Error) -> Problem {
     Problem::of(Subject::Artifact, error.class(), error)
 }
 
@@ -126,7 +131,7 @@ fn missing(job: &JobRecord, name: &ArtifactName) -> Problem {
     }
 }
 
-fn content_of(record: &ArtifactRecord) -> Content {
+pub(super) fn content_of(record: &ArtifactRecord) -> Content {
     Content {
         len: record.size_bytes,
         media_type: HeaderValue::try_from(&record.content_type).unwrap_or(OCTETS),
@@ -143,7 +148,8 @@ pub(super) async fn provenance(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    send(&api, Subject::Provenance, &BlobKey::provenance(&job.id), None, &method, &headers).await
+    let key = BlobKey::provenance(&job.id);
+    send(&api, Subject::Provenance, &key, None, None, &method, &headers).await
 }
 
 /// `GET …/provenance.dsse`: the same in its signed envelope.
@@ -153,33 +159,47 @@ pub(super) async fn envelope(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    send(&api, Subject::Provenance, &BlobKey::envelope(&job.id), None, &method, &headers).await
+    let key = BlobKey::envelope(&job.id);
+    send(&api, Subject::Provenance, &key, None, None, &method, &headers).await
 }
 
 /// Sends a blob, or the range of it that was asked for. `known` is what its record says; a blob
-/// without a record says for itself what it is.
-async fn send(
+/// without a record says for itself what it is. Of `within` alone, where that is given: it then is all there is.
+pub(super) async fn send(
     api: &Api,
     subject: Subject,
     key: &BlobKey,
     known: Option<Content>,
+    within: Option<ByteRange>,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let failed = |e: Error| Problem::of(subject, e.class(), &e);
     let blobs = api.state.artifacts.blobs();
     let len = blobs.stat(key).await.map_err(failed)?.size_bytes;
-    let content = known.unwrap_or_else(|| metadata(key, subject, len));
+    let mut content = known.unwrap_or_else(|| metadata(key, subject, len));
     if content.len != len {
         tracing::error!(%key, recorded = content.len, stored = len, "a stored file has changed");
         let detail = "the stored file is not what was recorded; danube verify-artifact says more";
         return Err(Problem::new(subject, ErrorClass::Internal, detail));
     }
+    let mut begin = 0;
+    if let Some(within) = within {
+        let part = within.clamp_end(len);
+        if part.is_empty() {
+            let (key, start, size_bytes) = (key.clone(), within.start, len);
+            return Err(failed(Error::OutOfRange { key, start, size_bytes }));
+        }
+        begin = part.start;
+        // A part is not what the tag of the whole names.
+        content = Content { len: part.len(), etag: None, ..content };
+    }
     let asked = content.asked(method, headers)?;
-    let range = asked.bytes();
-    if range.is_empty() {
+    let ByteRange { start, end } = asked.bytes();
+    if start == end {
         return Ok(asked.with_body(Body::empty()));
     }
+    let range = ByteRange::new(begin + start, begin + end);
     let blob = blobs.get(key, Some(range)).await.map_err(failed)?;
     Ok(asked.with_body(Body::from_stream(blob.body)))
 }

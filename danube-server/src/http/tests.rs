@@ -2,6 +2,7 @@
 
 mod events;
 mod files;
+mod links;
 mod routes;
 mod server;
 mod streams;
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use danube_artifacts::attest::ProvenanceInput;
 use danube_artifacts::{
-    ArtifactRecord, Artifacts, KeepOptions, MemoryBlobs, MemoryIndex, SigningKey, bytes_stream,
+    ArtifactRecord, Artifacts, KeepOptions, LinkKey, Linked, MemoryBlobs, MemoryIndex, SigningKey,
+    bytes_stream,
 };
 use danube_core::{ArtifactName, Clock, JobId, JobState, LostReason, ManualClock, Timestamp};
 use danube_logs::{LogState, LogStore, MemoryLogs};
@@ -25,7 +27,7 @@ use http_body_util::BodyExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tower::ServiceExt;
 
-use super::HttpState;
+use super::{HttpState, Links};
 
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,6 +37,7 @@ struct Fixture {
     jobs: MemoryJobs,
     logs: MemoryLogs,
     artifacts: Artifacts,
+    link_key: LinkKey,
     clock: ManualClock,
     recorder: PrometheusRecorder,
 }
@@ -44,11 +47,19 @@ impl Fixture {
         let clock = ManualClock::new(at(1_700_000_000));
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let signer = Arc::new(SigningKey::generate().unwrap());
-        let (blobs, index) = (Arc::new(MemoryBlobs::new()), Arc::new(MemoryIndex::new()));
+        let link_key = LinkKey::generate().unwrap();
+        let blobs = Linked::new(
+            MemoryBlobs::new(),
+            "http://127.0.0.1:8080",
+            link_key.clone(),
+            Arc::new(clock.clone()),
+        );
+        let (blobs, index) = (Arc::new(blobs), Arc::new(MemoryIndex::new()));
         Self {
             jobs: MemoryJobs::new(),
             logs: MemoryLogs::new(),
             artifacts: Artifacts::new(blobs, index, signer, shared),
+            link_key,
             clock,
             recorder: PrometheusBuilder::new().build_recorder(),
         }
@@ -59,6 +70,12 @@ impl Fixture {
             jobs: Arc::new(self.jobs.clone()),
             logs: Arc::new(self.logs.clone()),
             artifacts: self.artifacts.clone(),
+            links: Links {
+                key: self.link_key.clone(),
+                cors_origins: vec![HeaderValue::from_static("https://ci.example")],
+                max_bytes: 1000,
+                clock: Arc::new(self.clock.clone()),
+            },
             metrics: self.recorder.handle(),
         }
     }
@@ -134,6 +151,16 @@ impl Fixture {
     }
 
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(method, path, headers, Body::empty()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "127.0.0.1:8080");
@@ -141,7 +168,7 @@ impl Fixture {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        answer(self.router(), request.body(Body::empty()).unwrap()).await
+        answer(self.router(), request.body(body).unwrap()).await
     }
 }
 

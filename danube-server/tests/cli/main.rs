@@ -9,6 +9,7 @@ mod collect;
 mod docs;
 mod harness;
 mod keys;
+mod links;
 mod logs;
 mod recovery;
 mod run;

@@ -10,13 +10,17 @@ use crate::harness::{Danube, said, wait_until};
 
 pub(crate) struct Server {
     child: Child,
-    base: String,
+    pub(crate) base: String,
 }
 
 impl Server {
     pub(crate) fn start(danube: &Danube) -> Self {
-        let mut child =
-            danube.command(&["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&mut danube.command(&["serve", "--port", "0"]))
+    }
+
+    /// From a command that serves.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let base = line.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:"));

@@ -288,6 +288,7 @@ async fn a_handler_that_panics_fails_one_request() {
         state: fixture.state(),
         streams: Arc::new(Semaphore::new(1)),
         scans: Arc::new(Semaphore::new(1)),
+        puts: Arc::new(Semaphore::new(1)),
         answered: Arc::default(),
     };
     let router = Router::new()
