@@ -3,6 +3,7 @@
 mod broken;
 mod cancel;
 mod keep;
+mod sealed;
 mod step;
 mod stop;
 mod verdict;
@@ -22,7 +23,6 @@ use danube_exec::Executor;
 use danube_logs::{LogOptions, LogStore, LogWriter, SealedLog};
 use danube_secrets::Needles;
 use danube_store::{JobRecord, JobStore, StepRecord, Transition};
-use sha2::{Digest, Sha256};
 
 use crate::duration::spoken;
 use crate::error::told;
@@ -75,6 +75,9 @@ pub struct RunnerOptions {
     pub builder_id: String,
     /// In which form provenance is written.
     pub provenance_form: ProvenanceForm,
+    /// Whether the sealed log of every job is copied to where the artifacts are, under
+    /// [`BlobKey::log`](danube_artifacts::BlobKey::log): for artifacts that outlive this machine.
+    pub keep_log_with_artifacts: bool,
 }
 
 impl Default for RunnerOptions {
@@ -88,6 +91,7 @@ impl Default for RunnerOptions {
             collect_limit: Duration::from_secs(10 * 60),
             builder_id: "urn:danube:builder".to_owned(),
             provenance_form: ProvenanceForm::default(),
+            keep_log_with_artifacts: false,
         }
     }
 }
@@ -148,6 +152,13 @@ impl RunnerOptions {
         self.provenance_form = provenance_form;
         self
     }
+
+    /// With the sealed log copied to where the artifacts are.
+    #[must_use]
+    pub fn with_log_kept_with_artifacts(mut self) -> Self {
+        self.keep_log_with_artifacts = true;
+        self
+    }
 }
 
 /// Told while files are copied, about ten times a second: which file, how many of its bytes are
@@ -173,9 +184,13 @@ impl JobRunner {
     ///
     /// The order: the job is recorded as `pending`; its log is created, which is the ownership of the
     /// job; steps run one after another until one does not pass; where all passed, the files that the
-    /// globs name are copied; the log is sealed; artifacts are signed and the provenance of artifacts
-    /// and log is written; and last comes the terminal state, so whoever sees it finds everything in
-    /// its place. What a job kept that did not succeed in the end is deleted again.
+    /// globs name are copied; the log is sealed, and copied to where the artifacts are if that was asked for;
+    /// artifacts are signed and the provenance of artifacts and log is written; and last comes the terminal
+    /// state, so whoever sees it finds everything in its place. What a job kept that did not succeed in the
+    /// end is deleted again, but for the copy of its log.
+    ///
+    /// A log that cannot be copied loses a job that passed, as artifacts that cannot be signed do. The verdict of
+    /// any other job stands, with a warning to `tracing`: its log is still where logs are.
     ///
     /// Of a job whose files are kept [`Always`](crate::CollectWhen::Always) they are also copied when its steps did not
     /// pass, and each is signed, before the log is sealed; nothing is proved. It takes at most
@@ -392,8 +407,13 @@ impl Run<'_> {
                 Ok(signed) => signed,
                 Err(_) => Err(format!("signing took longer than {}", spoken(SIGN_LIMIT))),
             };
-            if let Err(why) = signed {
-                verdict = verdict.overruled(LostReason::Sign, why);
+            match signed {
+                Ok(()) => {}
+                Err(why) if verdict.is_success() => {
+                    verdict = verdict.overruled(LostReason::Sign, why);
+                }
+                // Of a job that did not pass nothing is signed: its verdict is as honest as before.
+                Err(why) => tracing::warn!(job = %self.spec.id, why, "cannot finish the log"),
             }
         }
         if !verdict.is_success() {
@@ -419,7 +439,7 @@ impl Run<'_> {
         Ok(outcome)
     }
 
-    /// Digests the log; of a job that succeeded, signs the artifacts and proves both.
+    /// Digests the log and copies it; of a job that succeeded, signs the artifacts and proves both.
     async fn sign(
         &self,
         sealed: &SealedLog,
@@ -435,28 +455,21 @@ impl Run<'_> {
             }
             Err(why) => tracing::warn!(job = %self.spec.id, why, "cannot digest the log"),
         }
+        if let Some(digest) = digest.filter(|_| self.options.keep_log_with_artifacts) {
+            match self.keep_log(sealed.len, digest).await {
+                Ok(()) => {}
+                Err(why) if verdict.is_success() => {
+                    return Err(format!("the log could not be kept with the artifacts: {why}"));
+                }
+                Err(why) => tracing::warn!(job = %self.spec.id, why, "cannot copy the log"),
+            }
+        }
         if !verdict.is_success() {
             return Ok(());
         }
         self.prove(sealed.len, *digest, kept, times)
             .await
             .map_err(|error| format!("the artifacts could not be signed: {}", told(&error)))
-    }
-
-    async fn log_digest(&self, len: u64) -> Result<Sha256Digest, String> {
-        let mut hash = Sha256::new();
-        let mut at = 0;
-        while at < len {
-            let range = danube_core::ByteRange::new(at, len);
-            let read = self.parts.logs.read(&self.spec.id, range).await;
-            let bytes = read.map_err(|error| told(&error))?;
-            if bytes.is_empty() {
-                return Err(format!("it ends at byte {at} of {len}"));
-            }
-            hash.update(&bytes);
-            at += bytes.len() as u64;
-        }
-        Ok(Sha256Digest::from_bytes(hash.finalize().into()))
     }
 
     /// Writes the terminal state and reads the record back.

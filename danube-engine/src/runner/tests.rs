@@ -11,6 +11,7 @@ use danube_exec::{
     Signal, SignalTarget,
 };
 use danube_logs::{LogPhase, MemoryLogs};
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -484,6 +485,45 @@ async fn the_end_has_an_order_and_the_verdict_comes_last() {
     let text = String::from_utf8(provenance).unwrap();
     for part in ["\"command\": \"one\"", "\"out/*\"", "a job"] {
         assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sealed_log_is_copied_before_the_verdict_and_only_a_job_that_passed_is_lost_without_it() {
+    type Fault = Option<fn(&str) -> bool>;
+    let fails: Fault = Some(|what| what.ends_with("job.log"));
+    for (desc, script, fault, state, copied) in [
+        ("passed", Script::new().stdout("a\n"), None, JobState::Succeeded, true),
+        ("failed", Script::new().stdout("a\n").exit(1), None, JobState::Failed, true),
+        ("passed, no copy", Script::new().stdout("a\n"), fails, JobState::Lost, false),
+        ("failed, no copy", Script::new().stdout("a\n").exit(1), fails, JobState::Failed, false),
+    ] {
+        let mut house = House::new([script]);
+        house.options = RunnerOptions::default().with_log_kept_with_artifacts();
+        if let Some(fault) = fault {
+            house.diary.fail_when(fault);
+        }
+        std::fs::write(house.work_dir().join("a"), "a").unwrap();
+        let mut spec = house.spec(&["one"]);
+        spec.artifacts = vec!["a".into()];
+        let outcome = house.run(spec).await;
+        assert_eq!(outcome.job.state, state, "{desc}");
+        let written = house.diary.written();
+        let at = |what: &str| written.iter().position(|w| w.starts_with(what));
+        let copy = at("blob put job-1/.danube/job.log");
+        assert!(at("log seal") < copy && copy < at(&format!("job transition {state}")), "{desc}");
+        if copied {
+            let copy = house.blob(&BlobKey::log(&job())).await;
+            assert_eq!(String::from_utf8(copy).unwrap(), house.log().await, "{desc}");
+        } else {
+            assert_eq!(house.artifacts().list(&job()).await.unwrap(), [], "{desc}");
+            assert!(house.blobs.list(&job()).await.unwrap().is_empty(), "{desc}");
+        }
+        if state == JobState::Lost {
+            assert_eq!(outcome.job.lost_reason, Some(LostReason::Sign), "{desc}");
+            let message = outcome.job.message.unwrap();
+            assert!(message.contains("could not be kept with the artifacts"), "{message}");
+        }
     }
 }
 
