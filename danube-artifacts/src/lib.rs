@@ -34,6 +34,8 @@ mod links;
 mod memory_blobs;
 #[cfg(feature = "attest")]
 mod record;
+#[cfg(feature = "s3")]
+pub mod s3;
 #[cfg(feature = "store")]
 mod send;
 #[cfg(feature = "attest")]
