@@ -1,6 +1,8 @@
 //! Blobs in a bucket of S3, or of a server that speaks its protocol (feature `s3`).
 
 mod config;
+mod policy;
+mod setup;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use aws_sdk_s3::config::{
 use danube_core::{Clock, SystemClock};
 
 pub use config::{DEFAULT_PREFIX, S3Config};
+pub use policy::{DEFAULT_ROLE, Principal, policy, setup_policy};
+pub use setup::{BucketRules, BucketSetup, PlannedRule, RuleAction, RuleKind, SetupPlan};
 
 use crate::Error;
 

@@ -2,10 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use danube_artifacts::attest::Envelope;
+
+#[path = "support/python.rs"]
+mod python;
+
+use python::{python, run};
 
 /// What is installed from the Python package index, with everything it needs.
 const PACKAGES: &[&str] = &[
@@ -15,32 +20,9 @@ const PACKAGES: &[&str] = &[
     "sigstore-models==0.0.6",
 ];
 
-fn run(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{command:?}: {said}");
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// A Python with these packages, made once in the target directory.
-fn python() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-dsse");
-    let (python, done) = (dir.join("bin/python"), dir.join("installed"));
-    let wanted = PACKAGES.join(" ");
-    if fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    // Debian has `venv` in the package python3-venv.
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir));
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    run(Command::new(&python).args(pip).args(PACKAGES));
-    fs::write(done, wanted).unwrap();
-    python
-}
-
 #[test]
 fn other_libraries_agree_about_every_case_of_the_folder() {
-    let python = python();
+    let python = python("python-dsse", PACKAGES);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = here.join("cases/verify");
     let bundles = tempfile::tempdir().unwrap();
