@@ -12,8 +12,10 @@ const PACKAGES: &[&str] = &["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.
 
 /// It takes a free port, says which when it answers, and ends with whoever holds its standard input: a test
 /// that is killed leaves no server behind.
+/// Parts may be small, so that a test of many parts is quick.
 const SERVER: &str = "\
-import sys
+import os, sys
+os.environ['S3_UPLOAD_PART_MIN_SIZE'] = '1024'
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
 server.start()

@@ -1,0 +1,377 @@
+//! Uploads in parts: `.uploads/<id>.json` says what it is to become and what it became, and every part is an object
+//! of its own, its number and SHA-256 in its name. Completing reads them, and stores what it read as any other blob.
+//!
+//! They are no parts of a multipart upload of S3, because S3 cannot hash a whole: what is complete would be visible
+//! before anybody knows its SHA-256, or would be copied, and a copy is not always conditional. Parts also outlive a
+//! server that does not tell their checksums.
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream as SdkStream;
+use aws_sdk_s3::types::Object;
+use bytes::Bytes;
+use danube_core::{BoxError, JobId, Sha256Digest, Timestamp};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::S3Blobs;
+use super::fault::Fault;
+use super::get::timestamp;
+use super::put::checksum;
+use crate::upload::{check_begin, check_part, check_whole};
+use crate::{
+    BlobKey, ByteStream, Durability, Error, Part, PutMode, PutOptions, Stored, UploadId,
+    UploadSessions, UploadState,
+};
+
+const UPLOADS: &str = ".uploads/";
+const STATE: &str = ".json";
+const VERSION: u32 = 1;
+/// How many small requests are on their way at once.
+const AT_ONCE: usize = 8;
+
+/// `.uploads/<id>.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    job: JobId,
+    path: String,
+    replace: bool,
+    max_bytes: u64,
+    size_bytes: Option<u64>,
+    expected: Option<Sha256Digest>,
+    part_bytes: u64,
+    /// What it became.
+    stored: Option<Done>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Done {
+    size_bytes: u64,
+    digest: Sha256Digest,
+}
+
+/// A part as an object. Of several with one number the last turn counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    turn: u64,
+    part: Part,
+    object: String,
+}
+
+impl S3Blobs {
+    fn uploads_prefix(&self) -> String {
+        format!("{}{UPLOADS}", self.config.prefix)
+    }
+
+    pub(super) fn upload_object(&self, below: &str) -> String {
+        format!("{}{UPLOADS}{below}", self.config.prefix)
+    }
+
+    fn upload_failed(&self, verb: &str, id: &UploadId, fault: Fault) -> Error {
+        self.failed(format!("{verb} upload {id}"), fault)
+    }
+
+    async fn written(&self, id: &UploadId) -> Result<Written, Error> {
+        let object = self.upload_object(&format!("{id}{STATE}"));
+        let request = self.client.get_object().bucket(&self.config.bucket).key(&object);
+        let got = match request.send().await.map_err(|e| self.fault(e)) {
+            Ok(got) => got,
+            Err(fault) if fault.is_absent() => return Err(Error::NoUpload { id: id.clone() }),
+            Err(fault) => return Err(self.upload_failed("read", id, fault)),
+        };
+        let backend = |class, source: BoxError| Error::Backend {
+            backend: self.to_string(),
+            operation: format!("read upload {id}"),
+            class,
+            source,
+        };
+        let bytes = got.body.collect().await;
+        let bytes = bytes.map_err(|e| backend(danube_core::ErrorClass::Unavailable, e.into()))?;
+        let foreign = |e: BoxError| backend(danube_core::ErrorClass::Internal, e);
+        let written: Written =
+            serde_json::from_slice(&bytes.into_bytes()).map_err(|e| foreign(e.into()))?;
+        if written.version != VERSION {
+            return Err(foreign("it is not of this version".into()));
+        }
+        Ok(written)
+    }
+
+    async fn write(&self, id: &UploadId, written: &Written) -> Result<(), Error> {
+        let json = serde_json::to_vec(written).expect("names and numbers serialise");
+        let object = self.upload_object(&format!("{id}{STATE}"));
+        let request = self.client.put_object().bucket(&self.config.bucket).key(object);
+        let written = request.body(SdkStream::from(json)).send().await;
+        written.map(|_| ()).map_err(|e| self.upload_failed("write", id, self.fault(e)))
+    }
+
+    /// The parts whose names begin so, the last turn of every number, and those that were replaced.
+    async fn parts(&self, below: &str) -> Result<(Vec<Kept>, Vec<String>), Fault> {
+        let listed = self.objects(&self.upload_object(below)).await?;
+        let mut kept: Vec<Kept> = listed.iter().filter_map(read_part).collect();
+        kept.sort_by(|a, b| (a.part.number, b.turn).cmp(&(b.part.number, a.turn)));
+        let mut replaced = Vec::new();
+        kept.dedup_by(|later, first| {
+            let again = later.part.number == first.part.number;
+            if again {
+                replaced.push(std::mem::take(&mut later.object));
+            }
+            again
+        });
+        Ok((kept, replaced))
+    }
+
+    async fn state(&self, id: &UploadId) -> Result<(UploadState, Written, Vec<Kept>), Error> {
+        let written = self.written(id).await?;
+        let parts = self.parts(&format!("{id}/")).await;
+        let (kept, _) =
+            parts.map_err(|fault| self.upload_failed("list the parts of", id, fault))?;
+        let mut state = self.without_parts(id, &written)?;
+        state.parts = kept.iter().map(|kept| kept.part).collect();
+        Ok((state, written, kept))
+    }
+
+    fn without_parts(&self, id: &UploadId, written: &Written) -> Result<UploadState, Error> {
+        let key = BlobKey::from_path(&written.job, &written.path);
+        let key = key.ok_or_else(|| {
+            self.strange(format!("read upload {id}"), "its key is none of this version")
+        })?;
+        let options = PutOptions {
+            mode: if written.replace { PutMode::Replace } else { PutMode::CreateNew },
+            max_bytes: written.max_bytes,
+            size_bytes: written.size_bytes,
+            expected: written.expected,
+            durability: Durability::Synced,
+        };
+        let stored = written.stored;
+        let stored = stored.map(|done| Stored { size_bytes: done.size_bytes, digest: done.digest });
+        let (part_bytes, parts) = (written.part_bytes, Vec::new());
+        Ok(UploadState { id: id.clone(), key, options, part_bytes, parts, stored })
+    }
+
+    pub(super) async fn delete_object(&self, object: &str) -> Result<(), Fault> {
+        let request = self.client.delete_object().bucket(&self.config.bucket).key(object);
+        request.send().await.map(|_| ()).map_err(|e| self.fault(e))
+    }
+
+    async fn delete_objects(&self, objects: Vec<String>) -> Result<(), Fault> {
+        let store = self.clone();
+        let mut deleting = stream::iter(objects)
+            .map(move |object| {
+                let store = store.clone();
+                async move { store.delete_object(&object).await }
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(deleted) = deleting.next().await {
+            deleted?;
+        }
+        Ok(())
+    }
+
+    /// The parts one after another, each of them checked against its name.
+    fn whole(&self, id: &UploadId, parts: Vec<Kept>) -> ByteStream {
+        let (store, id) = (self.clone(), id.clone());
+        let bodies = stream::iter(parts).then(move |kept| {
+            let (store, id) = (store.clone(), id.clone());
+            async move { store.part_stream(&id, kept).await }
+        });
+        Box::pin(bodies.try_flatten())
+    }
+
+    async fn part_stream(&self, id: &UploadId, kept: Kept) -> Result<ByteStream, BoxError> {
+        let changed = |reason: &str| Error::Part {
+            id: id.clone(),
+            number: kept.part.number,
+            reason: reason.to_owned(),
+        };
+        let request = self.client.get_object().bucket(&self.config.bucket).key(&kept.object);
+        let got = match request.send().await.map_err(|e| self.fault(e)) {
+            Ok(got) => got,
+            Err(fault) if fault.is_absent() => {
+                return Err(changed("was sent again, or is gone").into());
+            }
+            Err(fault) => return Err(self.upload_failed("complete", id, fault).into()),
+        };
+        let (mut hasher, mut size_bytes) = (Sha256::new(), 0);
+        let wanted = kept.part;
+        let mut body = got.body;
+        let wrong = changed("is not what arrived; send it again");
+        let mut wrong = Some(wrong);
+        let chunks = stream::poll_fn(move |context| {
+            use std::task::Poll;
+            match std::pin::Pin::new(&mut body).poll_next(context) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    hasher.update(&chunk);
+                    size_bytes += chunk.len() as u64;
+                    Poll::Ready(Some(Ok(chunk)))
+                }
+                Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BoxError::from(e)))),
+                Poll::Ready(None) => {
+                    let digest = crate::intake::digest_of(std::mem::take(&mut hasher));
+                    let is_right = (size_bytes, digest) == (wanted.size_bytes, wanted.digest);
+                    let wrong = wrong.take().filter(|_| !is_right);
+                    Poll::Ready(wrong.map(|wrong| Err(BoxError::from(wrong))))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        Ok(Box::pin(chunks))
+    }
+}
+
+fn part_object(id: &UploadId, turn: u64, part: &Part) -> String {
+    format!("{id}/{:05}-{turn:06}-{}", part.number, part.digest)
+}
+
+fn read_part(object: &Object) -> Option<Kept> {
+    let key = object.key()?;
+    let (_, name) = key.rsplit_once('/')?;
+    let mut fields = name.splitn(3, '-');
+    let (number, turn) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let digest = fields.next()?.parse().ok()?;
+    let size_bytes = u64::try_from(object.size()?).ok()?;
+    Some(Kept { turn, part: Part { number, size_bytes, digest }, object: key.to_owned() })
+}
+
+#[async_trait]
+impl UploadSessions for S3Blobs {
+    async fn begin(
+        &self,
+        key: &BlobKey,
+        options: PutOptions,
+        part_bytes: u64,
+    ) -> Result<UploadId, Error> {
+        check_begin(key, &options, part_bytes)?;
+        let object = self.object(key)?;
+        if options.mode == PutMode::CreateNew {
+            match self.head(&object).await {
+                Ok(_) => return Err(Error::Exists { key: key.clone() }),
+                Err(fault) if fault.is_absent() => {}
+                Err(fault) => {
+                    return Err(self.failed(format!("begin an upload of {key}"), fault));
+                }
+            }
+        }
+        let id = UploadId::random();
+        let id = id.map_err(|e| Error::io(self, format!("begin an upload of {key}"), e))?;
+        let PutOptions { mode, max_bytes, size_bytes, expected, durability: _ } = options;
+        let written = Written {
+            version: VERSION,
+            job: key.job().clone(),
+            path: key.path(),
+            replace: mode == PutMode::Replace,
+            max_bytes,
+            size_bytes,
+            expected,
+            part_bytes,
+            stored: None,
+        };
+        self.write(&id, &written).await?;
+        Ok(id)
+    }
+
+    async fn put_part(&self, id: &UploadId, number: u32, bytes: Bytes) -> Result<Part, Error> {
+        let failed = |fault| self.upload_failed("put a part of", id, fault);
+        let same_number = format!("{id}/{number:05}-");
+        let (written, before) = future::join(self.written(id), self.parts(&same_number)).await;
+        let (written, (before, replaced)) = (written?, before.map_err(failed)?);
+        check_part(&self.without_parts(id, &written)?, number, bytes.len())?;
+        let hashing = tokio::task::spawn_blocking(move || {
+            let digest = Sha256Digest::from_bytes(Sha256::digest(&bytes).into());
+            (digest, bytes)
+        });
+        let (digest, bytes) = hashing
+            .await
+            .map_err(|e| Error::io(self, format!("put a part of upload {id}"), e.into()))?;
+        let part = Part { number, size_bytes: bytes.len() as u64, digest };
+        // Later than all that were there: of two that come at once either may win.
+        let turn = before.iter().map(|kept| kept.turn + 1).max().unwrap_or(0);
+        let object = self.upload_object(&part_object(id, turn, &part));
+        let request = self.client.put_object().bucket(&self.config.bucket).key(&object);
+        let request = request.checksum_sha256(checksum(&digest)).body(SdkStream::from(bytes));
+        request.send().await.map_err(|e| failed(self.fault(e)))?;
+        let old = before.into_iter().map(|kept| kept.object).chain(replaced);
+        self.delete_objects(old.collect()).await.map_err(failed)?;
+        Ok(part)
+    }
+
+    async fn upload(&self, id: &UploadId) -> Result<UploadState, Error> {
+        self.state(id).await.map(|(state, _, _)| state)
+    }
+
+    async fn uploads(&self) -> Result<Vec<UploadId>, Error> {
+        let listed = self.objects(&self.uploads_prefix()).await;
+        let listed = listed.map_err(|fault| self.failed("list the uploads".to_owned(), fault))?;
+        let prefix = self.uploads_prefix();
+        let ids = listed.iter().filter_map(|object| {
+            object.key()?.strip_prefix(&*prefix)?.strip_suffix(STATE)?.parse().ok()
+        });
+        let mut ids: Vec<UploadId> = ids.collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    async fn complete(&self, id: &UploadId) -> Result<Stored, Error> {
+        let (state, mut written, kept) = self.state(id).await?;
+        if let Some(stored) = state.stored {
+            return Ok(stored);
+        }
+        check_whole(&state)?;
+        let objects: Vec<String> = kept.iter().map(|kept| kept.object.clone()).collect();
+        let body = self.whole(id, kept);
+        // Whoever completed it before, and died before he could say so, put the same token.
+        let stored = self.store(&state.key, body, state.options, id.as_str()).await;
+        let stored = stored.map_err(|e| match e {
+            Error::Body { key, source } => match source.downcast::<Error>() {
+                Ok(part) => *part,
+                Err(source) => Error::Body { key, source },
+            },
+            e => e,
+        })?;
+        let Stored { size_bytes, digest } = stored;
+        written.stored = Some(Done { size_bytes, digest });
+        self.write(id, &written).await?;
+        // The blob is there: what is left of its parts is no reason to fail, and goes with the next sweep.
+        if let Err(fault) = self.delete_objects(objects).await {
+            tracing::warn!(%id, %fault, "the parts of a complete upload are left for the next sweep");
+        }
+        Ok(stored)
+    }
+
+    async fn abort(&self, id: &UploadId) -> Result<(), Error> {
+        let failed = |fault| self.upload_failed("abort", id, fault);
+        // First, so that nobody sends parts to it.
+        let state = self.upload_object(&format!("{id}{STATE}"));
+        self.delete_object(&state).await.map_err(failed)?;
+        let parts = self.objects(&self.upload_object(&format!("{id}/"))).await.map_err(failed)?;
+        let parts = parts.into_iter().filter_map(|part| part.key).collect();
+        self.delete_objects(parts).await.map_err(failed)
+    }
+
+    async fn sweep_uploads(&self, before: Timestamp) -> Result<u64, Error> {
+        let failed = |fault| self.failed("sweep the uploads".to_owned(), fault);
+        let prefix = self.uploads_prefix();
+        let mut objects = self.objects(&prefix).await.map_err(failed)?;
+        let id_of = |object: &Object| {
+            let below = object.key()?.strip_prefix(&*prefix)?;
+            Some(below.get(..32)?.to_owned())
+        };
+        objects.sort_by_cached_key(id_of);
+        let mut freed = 0;
+        for upload in objects.chunk_by(|a, b| id_of(a) == id_of(b)) {
+            let touched_at = upload.iter().filter_map(|o| timestamp(o.last_modified()?)).max();
+            if touched_at.is_some_and(|touched_at| touched_at >= before) {
+                continue;
+            }
+            let (states, parts): (Vec<&Object>, Vec<&Object>) =
+                upload.iter().partition(|o| o.key().is_some_and(|key| key.ends_with(STATE)));
+            for objects in [states, parts.clone()] {
+                let keys = objects.iter().filter_map(|o| o.key().map(str::to_owned)).collect();
+                self.delete_objects(keys).await.map_err(failed)?;
+            }
+            let sizes = parts.iter().filter_map(|part| u64::try_from(part.size()?).ok());
+            freed += sizes.sum::<u64>();
+        }
+        Ok(freed)
+    }
+}
