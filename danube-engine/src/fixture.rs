@@ -35,7 +35,7 @@ pub(crate) struct Spy<T> {
 pub(crate) struct Diary {
     pub(crate) written: Mutex<Vec<String>>,
     pub(crate) fault: Mutex<Option<Fault>>,
-    /// What never comes back.
+    /// What does not come back.
     hang: Mutex<Option<Fault>>,
 }
 
@@ -56,11 +56,11 @@ impl Diary {
         *self.hang.lock().unwrap() = Some(Box::new(hang));
     }
 
-    /// Never returns where this is to hang.
+    /// Does not return as long as this is to hang.
     async fn may_hang(&self, what: &str) {
-        let hangs = self.hang.lock().unwrap().as_ref().is_some_and(|hang| hang(what));
-        if hangs {
-            std::future::pending::<()>().await;
+        let hangs = || self.hang.lock().unwrap().as_ref().is_some_and(|hang| hang(what));
+        while hangs() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
 

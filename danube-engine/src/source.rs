@@ -37,9 +37,12 @@ const MAX_SAID: usize = 200;
 /// The longest address of a repository.
 const MAX_ADDRESS: usize = 2048;
 
-/// The variables that git is given of those of its caller: where programs are, and where the user's own
-/// configuration is, which says what is ignored and which directories are safe.
-const PASSED_ON: [&str; 3] = ["PATH", "HOME", "XDG_CONFIG_HOME"];
+/// What is done before any git runs.
+const LOOKING: &str = "cannot be looked for";
+
+/// The variables that say where the user's own configuration is, which says what is ignored and which
+/// directories are safe.
+const USERS_OWN: [&str; 2] = ["HOME", "XDG_CONFIG_HOME"];
 
 /// What every call says first. What a repository configures is overruled here, as far as it would run something
 /// or write, and what cannot be is looked for in [`runs_a_program`].
@@ -125,7 +128,7 @@ impl Checkout {
     ///
     /// Changed files, and new ones that are not ignored, are a [`SourceError::Changed`]: the commit would be a
     /// claim about something else. Of `env`, the variables of whoever asks, git gets `PATH`, `HOME` and
-    /// `XDG_CONFIG_HOME`; what is relative in `PATH` is passed over. It writes nothing and asks no network.
+    /// `XDG_CONFIG_HOME`; what is relative in `PATH` is passed over, and so are the others when they lie in the tree. It writes nothing and asks no network.
     ///
     /// # Errors
     ///
@@ -135,28 +138,20 @@ impl Checkout {
     ///
     /// Dropped, it kills the git that runs.
     pub async fn of(dir: &Path, env: &[(OsString, OsString)]) -> Result<Option<Self>, SourceError> {
-        let (looked, path) = (dir.to_owned(), absolute_path(env));
-        let search = path.clone();
-        let looking = spawn_blocking(move || {
-            looked
-                .ancestors()
-                .any(|dir| dir.join(".git").symlink_metadata().is_ok())
-                .then(|| program("git", &search))
-        });
-        let failed = |e: tokio::task::JoinError| git_failed("is looked for", io::Error::from(e));
-        let Some(git) = looking.await.map_err(failed)? else { return Ok(None) };
-        let git = Git { program: git.ok_or(SourceError::NoGit)?, path, env, dir };
+        let (dir, env) = (dir.to_owned(), env.to_owned());
+        let looking = spawn_blocking(move || Git::look_for(&dir, &env)).await;
+        let failed = |e: tokio::task::JoinError| git_failed(LOOKING, e.into());
+        let Some(git) = looking.map_err(failed)?? else { return Ok(None) };
         let looked = tokio::time::timeout(LIMIT, git.checkout()).await;
         looked.unwrap_or(Err(SourceError::Late)).map(Some)
     }
 }
 
 /// git in one directory.
-struct Git<'a> {
+struct Git {
     program: PathBuf,
-    path: OsString,
-    env: &'a [(OsString, OsString)],
-    dir: &'a Path,
+    env: Vec<(OsString, OsString)>,
+    dir: PathBuf,
 }
 
 /// What git answered.
@@ -167,7 +162,25 @@ struct Answer {
     said: String,
 }
 
-impl Git<'_> {
+impl Git {
+    /// The git for a directory, if that lies in anything that may be a work tree.
+    fn look_for(dir: &Path, env: &[(OsString, OsString)]) -> Result<Option<Self>, SourceError> {
+        let dir = dir.canonicalize().map_err(|e| git_failed(LOOKING, e))?;
+        let is_tree = |dir: &&Path| dir.join(".git").symlink_metadata().is_ok();
+        let Some(outermost) = dir.ancestors().filter(is_tree).last() else { return Ok(None) };
+        let path = absolute_path(env);
+        let program = program("git", &path).ok_or(SourceError::NoGit)?;
+        // A configuration that lies in the tree is the tree's and not its user's.
+        let is_apart = |path: &OsStr| {
+            Path::new(path).canonicalize().is_ok_and(|path| !path.starts_with(outermost))
+        };
+        let of_user = env
+            .iter()
+            .filter(|(name, value)| USERS_OWN.iter().any(|own| name == own) && is_apart(value));
+        let env = of_user.cloned().chain([("PATH".into(), path)]).collect();
+        Ok(Some(Self { program, env, dir }))
+    }
+
     async fn checkout(&self) -> Result<Checkout, SourceError> {
         let root = self.yes("finds no work tree", &["rev-parse", "--show-toplevel"]).await?;
         let root = PathBuf::from(OsString::from_vec(root));
@@ -191,7 +204,7 @@ impl Git<'_> {
         let commit = String::from_utf8_lossy(&head.stdout).into_owned();
         let here = format!("{commit}:./");
         if !self.ask(&["rev-parse", "--verify", "--quiet", &here]).await?.is_yes {
-            return Err(SourceError::NotInCommit { dir: self.dir.to_owned() });
+            return Err(SourceError::NotInCommit { dir: self.dir.clone() });
         }
         let branch = self.ask(&["symbolic-ref", "--quiet", "HEAD"]).await?;
         let branch = String::from_utf8(branch.stdout).ok();
@@ -233,13 +246,8 @@ impl Git<'_> {
     async fn ask(&self, args: &[&str]) -> Result<Answer, SourceError> {
         let failed = |e| git_failed("cannot be run", e);
         let mut command = Command::new(&self.program);
-        command.args(SAFELY).args(args).current_dir(self.dir).kill_on_drop(true);
-        command.env_clear().env("PATH", &self.path).env("LC_ALL", "C");
-        for (name, value) in self.env {
-            if name != "PATH" && PASSED_ON.iter().any(|passed| name == passed) {
-                command.env(name, value);
-            }
-        }
+        command.args(SAFELY).args(args).current_dir(&self.dir).kill_on_drop(true);
+        command.env_clear().envs(self.env.iter().cloned()).env("LC_ALL", "C");
         // Older versions of git know the last of these alone, and it is enough.
         command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");

@@ -300,6 +300,29 @@ async fn a_filter_that_the_user_chose_is_used_and_one_of_the_repository_is_named
 }
 
 #[tokio::test]
+async fn a_configuration_that_lies_in_the_tree_is_not_its_users() {
+    let place = Place::new();
+    let (script, trace) = trap(&place);
+    place.write(".gitconfig", &format!("[filter \"trap\"]\n\tclean = {script}\n"));
+    place.write("home/git/config", &format!("[core]\n\tfsmonitor = {script}\n"));
+    place.write(".gitattributes", "src/* filter=trap\n");
+    place.commit();
+    place.write("src/a", "b");
+    let env = [
+        ("PATH".into(), PATH.into()),
+        ("HOME".into(), place.tree.clone().into_os_string()),
+        ("XDG_CONFIG_HOME".into(), place.tree.join("home").into_os_string()),
+    ];
+    let refused = Checkout::of(&place.tree.join("src"), &env).await;
+    assert!(matches!(refused, Err(SourceError::Changed)), "{refused:?}");
+    assert!(!trace.exists());
+    let mut git = Program::new("git");
+    git.arg("status").current_dir(&place.tree).env_clear().envs(env);
+    git.output().unwrap();
+    assert!(trace.exists(), "it is no trap");
+}
+
+#[tokio::test]
 async fn the_git_of_the_tree_is_none() {
     let place = Place::new();
     let (script, trace) = trap(&place);

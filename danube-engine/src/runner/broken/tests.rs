@@ -1,12 +1,14 @@
 //! What stays of jobs that did not pass, told by scripts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use danube_artifacts::{ArtifactState, BlobKey, Signature, Verifier};
 use danube_core::{ArtifactName, Clock, JobState, LostReason, SecretBytes};
 use danube_exec::Script;
 use danube_logs::LogPhase;
+use danube_store::Transition;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -416,6 +418,35 @@ async fn of_a_job_that_keeps_files_on_success_no_proof_stays_either() {
     let outcome = house.run(spec).await;
     assert_eq!(outcome.job.lost_reason, Some(LostReason::Sign));
     assert_kept(&house, &outcome, &[], "half a proof").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_of_a_job_that_others_ended_does_not_stay() {
+    for (when, names) in [(CollectWhen::Always, ALL), (CollectWhen::Success, &[])] {
+        let (house, mut spec) = house([Script::new(), Script::new()]);
+        spec.artifacts.when = when;
+        let (begun, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (tell, wait) = (begun.clone(), over.clone());
+        house.diary.hang_when(move |what| {
+            let here = what.ends_with("/provenance.json");
+            tell.fetch_or(here, Ordering::Relaxed);
+            here && !wait.load(Ordering::Relaxed)
+        });
+        let end = async {
+            while !begun.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let change = Transition::lost(LostReason::OwnerDied, house.clock.now());
+            house.jobs.transition(&job(), &change).await.unwrap();
+            over.store(true, Ordering::Relaxed);
+        };
+        let (outcome, ()) = tokio::join!(house.run(spec), end);
+        assert_eq!(outcome.job.lost_reason, Some(LostReason::OwnerDied));
+        assert!(
+            house.diary.written().contains(&"blob put job-1/.danube/provenance.json".to_owned())
+        );
+        assert_kept(&house, &outcome, names, "others ended it").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
