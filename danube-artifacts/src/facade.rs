@@ -506,6 +506,24 @@ impl Artifacts {
         Ok(freed)
     }
 
+    /// [Deletes](Self::delete) several artifacts of a job, and writes its records once. It goes on after one that cannot
+    /// be deleted.
+    ///
+    /// # Errors
+    ///
+    /// The first of those of [`delete`](Self::delete); calling it again goes on where it stopped.
+    pub async fn delete_each(&self, job: &JobId, names: &[ArtifactName]) -> Result<u64, Error> {
+        let (mut freed, mut failed) = (0, None);
+        for name in names {
+            match delete_artifact(&*self.blobs, &*self.index, job, name).await {
+                Ok(bytes) => freed += bytes,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        self.write_records(job).await?;
+        failed.map_or(Ok(freed), Err)
+    }
+
     /// Deletes every artifact of a job that is not kept for ever, and tells how many those were and what
     /// that freed. A job that is not known has none.
     ///

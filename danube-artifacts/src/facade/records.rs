@@ -185,6 +185,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_stays_is_listed_when_several_are_deleted() {
+        let house = house();
+        let (artifacts, job) = (&house.artifacts, &house.job);
+        for at in ["a", "b", "c"] {
+            artifacts.sign(&house.keep(at, b"1").await).await.unwrap();
+        }
+        let delete = |names: &[&str]| names.iter().map(|at| name(at)).collect::<Vec<_>>();
+        artifacts.delete_each(job, &delete(&["a", "never", "c"])).await.unwrap();
+        let list = read_list(&house).await.unwrap();
+        let names: Vec<_> = list["artifacts"].as_array().unwrap().iter().collect();
+        assert_eq!((names.len(), &names[0]["filePath"]), (1, &"b".into()));
+        // Without anything to delete it is still written.
+        house.artifacts.blobs().delete(&BlobKey::records(job)).await.unwrap();
+        artifacts.delete_each(job, &[]).await.unwrap();
+        assert_eq!(read_list(&house).await.unwrap(), list);
+        artifacts.delete_each(job, &delete(&["b"])).await.unwrap();
+        assert_eq!(artifacts.blobs().list(job).await.unwrap(), []);
+    }
+
+    #[tokio::test]
     async fn the_list_says_what_the_index_says_after_every_change() {
         let house = house();
         let (artifacts, job) = (&house.artifacts, &house.job);

@@ -45,6 +45,8 @@ pub(super) struct Kept {
     pub(super) unsynced: bool,
     /// Whether anything of a proof may be written.
     proving: bool,
+    /// Whether what stays of a job that did not succeed is listed beside it.
+    listed: bool,
 }
 
 /// Why not everything could be kept.
@@ -196,8 +198,7 @@ impl Run<'_> {
     ) -> Result<ArtifactRecord, danube_artifacts::Error> {
         let copied = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&copied);
-        let options =
-            options.with_progress(move |bytes, _| count.store(bytes, Ordering::Relaxed));
+        let options = options.with_progress(move |bytes, _| count.store(bytes, Ordering::Relaxed));
         let body = file_stream(file);
         let keeping = self.parts.artifacts.keep(&self.spec.id, name, body, options);
         tokio::pin!(keeping);
@@ -314,10 +315,10 @@ impl Run<'_> {
     /// Deletes what was kept of a job that did not succeed: the proof, and unless they are kept always the
     /// files; of those that are, what is not signed. What cannot be deleted is left to the sweep, which finds it.
     pub(super) async fn discard(&self, kept: &mut Kept) {
+        let (artifacts, job) = (&self.parts.artifacts, &self.spec.id);
         if std::mem::take(&mut kept.proving) {
-            let job = &self.spec.id;
             for key in [BlobKey::provenance(job), BlobKey::envelope(job)] {
-                if let Err(error) = self.parts.artifacts.blobs().delete(&key).await {
+                if let Err(error) = artifacts.blobs().delete(&key).await {
                     tracing::warn!(%key, error = told(&error), "it could not be deleted");
                 }
             }
@@ -325,15 +326,18 @@ impl Run<'_> {
         let always = self.keeps_always();
         kept.records.retain(|record| always && record.state == ArtifactState::Active);
         let stay: BTreeSet<_> = kept.records.iter().map(|record| &record.name).collect();
-        let (stay, go) = std::mem::take(&mut kept.begun)
+        let go: Vec<_> = std::mem::take(&mut kept.begun)
             .into_iter()
-            .partition::<Vec<_>, _>(|name| stay.contains(name));
-        kept.begun = stay;
-        for name in go {
-            if let Err(error) = self.parts.artifacts.delete(&self.spec.id, &name).await {
-                let (job, error) = (&self.spec.id, told(&error));
-                tracing::warn!(%job, %name, error, "an artifact could not be deleted");
-            }
+            .filter(|name| !stay.contains(name))
+            .collect();
+        let is_listed = kept.records.is_empty() || std::mem::replace(&mut kept.listed, true);
+        if go.is_empty() && is_listed {
+            return;
+        }
+        // That lists what stays, too.
+        if let Err(error) = artifacts.delete_each(job, &go).await {
+            let error = told(&error);
+            tracing::warn!(%job, error, "what was kept of it could not all be deleted and listed");
         }
     }
 

@@ -468,6 +468,7 @@ async fn the_end_has_an_order_and_the_verdict_comes_last() {
             "blob put job-1/.danube/signatures/out/b.sig",
             "blob put job-1/.danube/provenance.dsse.json",
             "blob put job-1/.danube/provenance.json",
+            "blob put job-1/.danube/metadata.json",
             "job transition succeeded",
             "log release",
         ]
@@ -489,7 +490,8 @@ async fn the_end_has_an_order_and_the_verdict_comes_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sealed_log_is_copied_before_the_verdict_and_only_a_job_that_passed_is_lost_without_it() {
+async fn the_sealed_log_is_copied_before_the_verdict_and_only_a_job_that_passed_is_lost_without_it()
+{
     type Fault = Option<fn(&str) -> bool>;
     let fails: Fault = Some(|what| what.ends_with("job.log"));
     for (desc, script, fault, state, copied) in [
@@ -505,7 +507,7 @@ async fn the_sealed_log_is_copied_before_the_verdict_and_only_a_job_that_passed_
         }
         std::fs::write(house.work_dir().join("a"), "a").unwrap();
         let mut spec = house.spec(&["one"]);
-        spec.artifacts = vec!["a".into()];
+        spec.artifacts.paths = vec!["a".into()];
         let outcome = house.run(spec).await;
         assert_eq!(outcome.job.state, state, "{desc}");
         let written = house.diary.written();

@@ -48,6 +48,8 @@ async fn assert_kept(house: &House, outcome: &Outcome, names: &[&str], desc: &st
         keys.verify(None, artifact.digest.as_bytes(), &bytes).unwrap();
         blobs.extend([BlobKey::artifact(&job(), &artifact.name), signature]);
     }
+    // And the list of them.
+    blobs.extend((!names.is_empty()).then(|| BlobKey::records(&job())));
     let mut left = house.blobs.list(&job()).await.unwrap();
     left.sort_by_key(ToString::to_string);
     blobs.sort_by_key(ToString::to_string);
@@ -109,10 +111,11 @@ async fn files_are_copied_and_signed_before_the_seal_and_the_verdict_comes_last(
         [
             "blob put job-1/a",
             "blob put job-1/b",
-            "blob put job-1/.danube/a.sig",
-            "blob put job-1/.danube/b.sig",
+            "blob put job-1/.danube/signatures/a.sig",
+            "blob put job-1/.danube/signatures/b.sig",
             "log append",
             "log seal",
+            "blob put job-1/.danube/metadata.json",
             "job transition failed",
             "log release",
         ]
