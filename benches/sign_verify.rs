@@ -9,7 +9,9 @@ use std::io::Read;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use danube_artifacts::attest::{Envelope, ProvenanceInput, statement};
 use danube_artifacts::verify::{VerifyOptions, verify_file};
-use danube_artifacts::{ArtifactId, ArtifactKind, ArtifactRecord, ArtifactState, Signer, SigningKey, Verifier};
+use danube_artifacts::{
+    ArtifactId, ArtifactKind, ArtifactRecord, ArtifactState, Signer, SigningKey, Verifier,
+};
 use danube_core::{JobId, Sha256Digest, Timestamp};
 use sha2::{Digest, Sha256};
 

@@ -49,6 +49,7 @@ macro_rules! artifact_index_conformance {
                 a_record_is_found_by_its_id_as_long_as_it_has_it,
                 an_id_is_of_one_artifact,
                 changes_at_once_all_count,
+                several_are_changed_together_or_not_at_all,
                 removing_twice_is_as_good_as_once,
                 records_beyond_their_bounds_are_refused,
                 names_are_compared_as_bytes,

@@ -29,8 +29,10 @@ pub(crate) use records::tidy_records;
 #[cfg(test)]
 mod tests;
 
-/// Records that a page of [`Artifacts::list`] asks for.
+/// Records that a page of [`Artifacts::list`] asks for, and that [`Artifacts::sign_all`] changes at once.
 const PAGE: usize = 500;
+/// More signatures than this are synced together: fewer would wait for what others write to the same disk.
+const SYNCED_APART: usize = 16;
 /// What is looked at to tell a media type: the furthest magic number lies 32 KiB deep, the usual ones
 /// within the first 512 bytes.
 const SNIFFED_BYTES: usize = 8 * 1024;
@@ -345,6 +347,47 @@ impl Artifacts {
     /// it was replaced since `record` was made, [`Error::Replaced`] when that happens meanwhile; those of the signer, the store and the index. The
     /// artifact then is `uploading` still.
     pub async fn sign(&self, record: &ArtifactRecord) -> Result<ArtifactRecord, Error> {
+        let change = self.put_signature(record, Durability::Synced).await?;
+        self.index.change(&record.job, &record.name, &change).await
+    }
+
+    /// Signs many artifacts, and gives them in the same order. Their signatures are synced together, and those
+    /// of one job that stand side by side are recorded as `active` together: for thousands of small files this is
+    /// many times faster than [`sign`](Self::sign) for each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sign`](Self::sign) and of [`BlobStore::sync`]. Some may be `active` then, and signing all of them
+    /// again is right.
+    pub async fn sign_all(&self, records: &[ArtifactRecord]) -> Result<Vec<ArtifactRecord>, Error> {
+        let mut signed = Vec::with_capacity(records.len());
+        for some in records.chunks(PAGE) {
+            let synced_apart = some.len() <= SYNCED_APART;
+            let durability = if synced_apart { Durability::Synced } else { Durability::Deferred };
+            let mut changes = Vec::with_capacity(some.len());
+            for record in some {
+                let change = self.put_signature(record, durability).await?;
+                changes.push((record.name.clone(), change));
+            }
+            if !synced_apart {
+                self.blobs.sync().await?;
+            }
+            let mut rest = &changes[..];
+            for of_one_job in some.chunk_by(|one, next| one.job == next.job) {
+                let (changes, later) = rest.split_at(of_one_job.len());
+                signed.extend(self.index.change_all(&of_one_job[0].job, changes).await?);
+                rest = later;
+            }
+        }
+        Ok(signed)
+    }
+
+    /// Stores a signature, and tells what is to be recorded of that.
+    async fn put_signature(
+        &self,
+        record: &ArtifactRecord,
+        durability: Durability,
+    ) -> Result<RecordChange, Error> {
         let (job, name) = (&record.job, &record.name);
         let current = self.index.get(job, name).await?;
         if current.state == ArtifactState::Deleted {
@@ -361,13 +404,13 @@ impl Artifacts {
         }
         let signature = self.signer.sign(record.digest.as_bytes()).await?;
         let bytes = signature.as_bytes().to_vec();
-        let replace = PutOptions::default().with_mode(PutMode::Replace);
+        let replace = PutOptions::default().with_mode(PutMode::Replace).with_durability(durability);
         self.blobs.put(&BlobKey::signature(job, name), bytes_stream(bytes), replace).await?;
         let mut change = RecordChange::default().only(current.id);
         if current.state == ArtifactState::Uploading {
             change.state = Some(ArtifactState::Active);
         }
-        self.index.change(job, name, &change).await
+        Ok(change)
     }
 
     /// Makes durable what was kept with [`Durability::Deferred`].

@@ -22,7 +22,7 @@ pub use memory::MemoryIndex;
 /// * **Bounds.** At most `limit` records come back, fewer only at the end; `limit` 0 gives none.
 /// * **Fidelity.** A record comes back as it was put: times to the millisecond, `keep_for` to the
 ///   second.
-/// * **Cancel safety.** A dropped call may or may not have happened. Every call but `change` on a
+/// * **Cancel safety.** A dropped call may or may not have happened. Every call but a change of a
 ///   removed record is idempotent, so calling it again is right.
 /// * Jobs need not be known: the index works without a store of jobs.
 #[async_trait]
@@ -78,6 +78,18 @@ pub trait ArtifactIndex: Debug + Display + Send + Sync + 'static {
         change: &RecordChange,
     ) -> Result<ArtifactRecord, Error>;
 
+    /// Changes several records of one job, all of them or none, and gives them in the same order. It costs one
+    /// sync where [`change`](Self::change) costs one for each. Of a name that comes twice the last change counts.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`change`](Self::change), and nothing is changed then.
+    async fn change_all(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Vec<ArtifactRecord>, Error>;
+
     /// Forgets the record. One that is not there is a success.
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error>;
 }
@@ -121,6 +133,14 @@ impl<T: ArtifactIndex + ?Sized> ArtifactIndex for Arc<T> {
         change: &RecordChange,
     ) -> Result<ArtifactRecord, Error> {
         (**self).change(job, name, change).await
+    }
+
+    async fn change_all(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        (**self).change_all(job, changes).await
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {

@@ -302,6 +302,27 @@ pub async fn changes_at_once_all_count(index: impl ArtifactIndex) {
     assert!((0..20).all(|at| all.contains_key(&format!("tag{at}"))), "{all:?}");
 }
 
+/// `change_all` gives what `change` gives, one after the other, and changes nothing where one is refused.
+pub async fn several_are_changed_together_or_not_at_all(index: impl ArtifactIndex) {
+    for (of_job, named) in [("j", "a"), ("j", "b"), ("j", "c"), ("k", "a")] {
+        index.put(&record(of_job, named)).await.expect("put");
+    }
+    let to = |named, state| (name(named), RecordChange::state(state));
+    let changes = [to("c", ArtifactState::Active), to("a", ArtifactState::Deleted)];
+    let changed = index.change_all(&job("j"), &changes).await.expect("changed");
+    let now = |named, state| ArtifactRecord { state, ..record("j", named) };
+    let (a, c) = (now("a", ArtifactState::Deleted), now("c", ArtifactState::Active));
+    assert_eq!(changed, [c.clone(), a.clone()]);
+    let all = index.all(None, 10).await.expect("all");
+    assert_eq!(all, [a, record("j", "b"), c, record("k", "a")]);
+
+    let changes = [to("b", ArtifactState::Active), to("d", ArtifactState::Active)];
+    let refused = index.change_all(&job("j"), &changes).await;
+    assert!(matches!(&refused, Err(Error::NoRecord { name, .. }) if name.as_str() == "d"));
+    assert_eq!(index.all(None, 10).await.expect("all"), all);
+    assert!(index.change_all(&job("x"), &[]).await.expect("nothing to do").is_empty());
+}
+
 /// `remove` is idempotent.
 pub async fn removing_twice_is_as_good_as_once(index: impl ArtifactIndex) {
     index.put(&record("j", "a")).await.expect("put");

@@ -120,6 +120,33 @@ async fn an_artifact_is_kept_signed_proved_opened_and_deleted() {
 }
 
 #[tokio::test]
+async fn many_are_signed_like_each() {
+    let house = house();
+    let mut kept = Vec::new();
+    for at in 0..SYNCED_APART + 3 {
+        kept.push(house.keep(&format!("out/{at}"), &[at as u8; 100]).await);
+    }
+    kept.swap(0, 5);
+    let few = house.artifacts.sign_all(&kept[..2]).await.unwrap();
+    let signed = house.artifacts.sign_all(&kept).await.unwrap();
+    assert_eq!(few, signed[..2]);
+    for (kept, signed) in kept.iter().zip(signed) {
+        assert_eq!(signed, ArtifactRecord { state: ArtifactState::Active, ..kept.clone() });
+        assert_eq!(house.artifacts.get(&house.job, &kept.name).await.unwrap(), signed);
+        let signature = house.blob(&BlobKey::signature(&house.job, &kept.name)).await.unwrap();
+        let signature = crate::Signature::from_bytes(signature);
+        house.key.public_keys().verify(None, kept.digest.as_bytes(), &signature).unwrap();
+    }
+    // One that is gone: none of them becomes active that was not.
+    let fresh = house.keep("fresh", b"1").await;
+    house.artifacts.delete(&house.job, &kept[7].name).await.unwrap();
+    let with_a_gone_one = [fresh.clone(), kept[7].clone()];
+    let refused = house.artifacts.sign_all(&with_a_gone_one).await.unwrap_err();
+    assert!(matches!(refused, Error::NoRecord { .. }), "{refused:?}");
+    assert_eq!(house.artifacts.get(&house.job, &fresh.name).await.unwrap(), fresh);
+}
+
+#[tokio::test]
 async fn what_is_being_deleted_is_gone_for_readers() {
     let house = house();
     let kept = house.artifacts.sign(&house.keep("a", b"x").await).await.unwrap();

@@ -110,6 +110,24 @@ impl ArtifactIndex for MemoryIndex {
         Ok(record.clone())
     }
 
+    async fn change_all(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        let mut records = self.records();
+        let changed = changes.iter().map(|(name, change)| {
+            let found = records.by_name.get(&(job.clone(), name.clone()));
+            let missing = || Error::NoRecord { job: job.clone(), name: name.clone() };
+            change.apply(found.ok_or_else(missing)?)
+        });
+        let changed = changed.collect::<Result<Vec<_>, _>>()?;
+        for record in &changed {
+            records.by_name.insert((job.clone(), record.name.clone()), record.clone());
+        }
+        Ok(changed)
+    }
+
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
         let mut records = self.records();
         if let Some(removed) = records.by_name.remove(&(job.clone(), name.clone())) {

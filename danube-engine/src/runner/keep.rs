@@ -254,9 +254,7 @@ impl Run<'_> {
         times: &Times,
     ) -> Result<(), danube_artifacts::Error> {
         let artifacts = &self.parts.artifacts;
-        for record in &mut kept.records {
-            *record = artifacts.sign(record).await?;
-        }
+        kept.records = artifacts.sign_all(&kept.records).await?;
         let version = env!("CARGO_PKG_VERSION");
         let builder_id = self.options.builder_id.clone();
         let id = self.spec.id.clone();

@@ -84,25 +84,20 @@ impl ArtifactIndex for Store {
         name: &ArtifactName,
         change: &RecordChange,
     ) -> Result<ArtifactRecord, Error> {
-        let (of, named, change) = (job.clone(), name.clone(), change.clone());
-        let changed = self.write("change the record of an artifact", move |transaction| {
-            let mut get = transaction.prepare_cached(sql::GET_ARTIFACT)?;
-            let found = get.query_row([of.as_str(), named.as_str()], record_from_row).optional()?;
-            let Some(record) = found else {
-                return Ok(Err(Error::NoRecord { job: of, name: named }));
-            };
-            let changed = match change.apply(&record) {
-                Ok(changed) => changed,
-                Err(refused) => return Ok(Err(refused)),
-            };
-            match Values::of(&changed) {
-                Ok(values) => values.put(transaction)?,
-                Err(refused) => return Ok(Err(refused)),
-            }
-            Ok(Ok(changed))
-        });
-        let changed = changed.await;
-        changed.map_err(|e| self.artifact_error(format!("change {job}/{name}"), e))?
+        let changed = self.change_each(job, &[(name.clone(), change.clone())]).await;
+        let changed =
+            changed.map_err(|e| self.artifact_error(format!("change {job}/{name}"), e))??;
+        Ok(changed.into_iter().next().expect("one name, one record"))
+    }
+
+    async fn change_all(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        let operation = format!("change {} artifacts of {job}", changes.len());
+        let changed = self.change_each(job, changes).await;
+        changed.map_err(|e| self.artifact_error(operation, e))?
     }
 
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
@@ -118,6 +113,36 @@ impl ArtifactIndex for Store {
 }
 
 impl Store {
+    /// Changes all of them or none.
+    async fn change_each(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Result<Vec<ArtifactRecord>, Error>, crate::Error> {
+        let (of, changes) = (job.clone(), changes.to_vec());
+        self.write("change the records of artifacts", move |transaction| {
+            let mut get = transaction.prepare_cached(sql::GET_ARTIFACT)?;
+            let mut changed = Vec::with_capacity(changes.len());
+            for (name, change) in changes {
+                let found =
+                    get.query_row([of.as_str(), name.as_str()], record_from_row).optional()?;
+                let Some(record) = found else {
+                    return Ok(Err(Error::NoRecord { job: of, name }));
+                };
+                match change.apply(&record).and_then(|changed| Values::of(&changed)) {
+                    Ok(values) => changed.push(values),
+                    Err(refused) => return Ok(Err(refused)),
+                }
+            }
+            // Only now: a refusal commits as well, and must have changed nothing.
+            for values in &changed {
+                values.put(transaction)?;
+            }
+            Ok(Ok(changed.into_iter().map(|values| values.record).collect()))
+        })
+        .await
+    }
+
     async fn page(
         &self,
         text: &'static str,

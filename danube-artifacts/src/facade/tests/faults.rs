@@ -135,6 +135,14 @@ impl<T: ArtifactIndex> ArtifactIndex for Faulty<T> {
         self.fault.call(self.inner.change(job, name, change)).await
     }
 
+    async fn change_all(
+        &self,
+        job: &JobId,
+        changes: &[(ArtifactName, RecordChange)],
+    ) -> Result<Vec<ArtifactRecord>, Error> {
+        self.fault.call(self.inner.change_all(job, changes)).await
+    }
+
     async fn remove(&self, job: &JobId, name: &ArtifactName) -> Result<(), Error> {
         self.fault.call(self.inner.remove(job, name)).await
     }
