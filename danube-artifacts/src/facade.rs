@@ -250,10 +250,7 @@ impl Artifacts {
         let (kind, progress) = (options.kind, options.progress.clone());
         let mut record = Self::record_of(job, name, options)?;
         let (head, mut body) = peek(body, SNIFFED_BYTES).await;
-        if record.content_type.is_empty() {
-            record.content_type = content_type_of(name, &head);
-            record.kind = kind.unwrap_or_else(|| ArtifactKind::of(name, &record.content_type));
-        }
+        tell(&mut record, kind, &head);
         if let Some(progress) = progress {
             body = progress.watch(body, put.size_bytes);
         }
@@ -285,8 +282,7 @@ impl Artifacts {
         if record.content_type.is_empty() {
             let head = (stored.size_bytes > 0).then(|| ByteRange::new(0, SNIFFED_BYTES as u64));
             let (head, _) = peek(self.blobs.get(&key, head).await?.body, SNIFFED_BYTES).await;
-            record.content_type = content_type_of(name, &head);
-            record.kind = kind.unwrap_or_else(|| ArtifactKind::of(name, &record.content_type));
+            tell(&mut record, kind, &head);
         }
         self.record(record, stored).await
     }
@@ -527,13 +523,11 @@ impl Artifacts {
     /// The record of an artifact that is signed and not being deleted.
     async fn signed(&self, job: &JobId, name: &ArtifactName) -> Result<ArtifactRecord, Error> {
         let record = self.index.get(job, name).await?;
-        match record.state {
-            ArtifactState::Active | ArtifactState::Archived => Ok(record),
-            ArtifactState::Uploading | ArtifactState::Deleted => {
-                let ArtifactRecord { job, name, state, .. } = record;
-                Err(Error::NotActive { job, name, state })
-            }
+        if record.state.is_kept() {
+            return Ok(record);
         }
+        let ArtifactRecord { job, name, state, .. } = record;
+        Err(Error::NotActive { job, name, state })
     }
 
     /// Deletes an artifact, archived or not: nobody can open it from the first moment on, then its bytes and its
@@ -634,6 +628,14 @@ pub(crate) async fn delete_provenance(blobs: &dyn BlobStore, job: &JobId) -> Res
         freed += blobs.delete(&key).await?;
     }
     Ok(freed)
+}
+
+/// Completes a record whose media type nobody told: with what its first bytes tell, and what that makes of its kind.
+fn tell(record: &mut ArtifactRecord, kind: Option<ArtifactKind>, head: &[u8]) {
+    if record.content_type.is_empty() {
+        record.content_type = content_type_of(&record.name, head);
+        record.kind = kind.unwrap_or_else(|| ArtifactKind::of(&record.name, &record.content_type));
+    }
 }
 
 /// What the first bytes say beyond doubt, then what the name says, then whether it looks like text.

@@ -47,6 +47,12 @@ impl ArtifactState {
             Self::Deleted => "deleted",
         }
     }
+
+    /// Whether it is stored and signed, and nobody deleted it.
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Active | Self::Archived)
+    }
 }
 
 impl fmt::Display for ArtifactState {
@@ -150,11 +156,10 @@ impl FromStr for ArtifactKind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|kind| kind.as_str() == name)
-            .ok_or_else(|| Error::invalid("artifact type", name, "is not known"))
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            let rule = "is none of code, document, image, data, log, other";
+            Error::invalid("artifact type", name, rule)
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! `danube artifacts pack` and `unpack`: work without a data directory.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
 
-use danube_artifacts::archive::{ArchiveError, Limits, PackOptions, pack, unpack};
+use danube_artifacts::archive::{ArchiveError, Limits, PackOptions, Packed, pack, unpack};
 use danube_core::ErrorClass;
 use danube_core::files::{Existing, TemporaryFile};
 
@@ -40,14 +40,7 @@ fn pack_blocking(dir: &Path, file: &Path) -> Result<u8, Failure> {
     let packed = pack(dir, BufWriter::new(archive.file()), &PackOptions::default());
     let packed = packed.map_err(|e| failure(&e))?;
     archive.commit(file, Existing::Refuse).map_err(cannot)?;
-    for skipped in &packed.skipped {
-        let path = terminal::safe(&skipped.path);
-        let why = terminal::safe(&skipped.refusal.to_string());
-        Sink::Stderr.line(&format!("danube: left out: {path}: {why}"));
-    }
-    if packed.more_skipped > 0 {
-        Sink::Stderr.line(&format!("danube: left out: {} more", packed.more_skipped));
-    }
+    say_left_out(&packed);
     Sink::Stderr.line(&format!(
         "danube: packed {} entries ({}) into {}",
         packed.entries,
@@ -57,13 +50,30 @@ fn pack_blocking(dir: &Path, file: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Names what was not packed.
+pub(crate) fn say_left_out(packed: &Packed) {
+    for skipped in &packed.skipped {
+        let path = terminal::safe(&skipped.path);
+        let why = terminal::safe(&skipped.refusal.to_string());
+        Sink::Stderr.line(&format!("danube: left out: {path}: {why}"));
+    }
+    if packed.more_skipped > 0 {
+        Sink::Stderr.line(&format!("danube: left out: {} more", packed.more_skipped));
+    }
+}
+
 fn unpack_blocking(file: &Path, into: &Path) -> Result<u8, Failure> {
     let archive = std::fs::File::open(file)
         .map_err(|e| Failure::io(format!("cannot open {}", file.display()), &e))?;
-    let unpacked = match unpack(archive, into, &Limits::default()) {
+    unpack_from(archive, &file.display().to_string(), into)
+}
+
+/// Unpacks what comes from `source`, which is called so where it is refused.
+pub(crate) fn unpack_from(source: impl Read, called: &str, into: &Path) -> Result<u8, Failure> {
+    let unpacked = match unpack(source, into, &Limits::default()) {
         Ok(unpacked) => unpacked,
         Err(error @ ArchiveError::Refused { .. }) => {
-            let shown = terminal::safe(&format!("{}: {error}", file.display()));
+            let shown = terminal::safe(&format!("{called}: {error}"));
             Sink::Stderr.line(&format!("danube: refused: {shown}"));
             return Ok(1);
         }
@@ -82,7 +92,7 @@ fn unpack_blocking(file: &Path, into: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn failure(error: &ArchiveError) -> Failure {
+pub(crate) fn failure(error: &ArchiveError) -> Failure {
     let class = match error.class() {
         // A tree that cannot be packed is no wrong usage.
         ErrorClass::Invalid | ErrorClass::Exhausted => ErrorClass::Conflict,

@@ -1,26 +1,21 @@
 //! `danube artifacts`: the list, and one of them.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
 use danube_artifacts::attest::{Envelope, MAX_PROVENANCE_BYTES};
-use danube_artifacts::{ArtifactIndex, ArtifactRecord, ArtifactState, BlobKey, BlobStore};
-use danube_core::files::{Existing, TemporaryFile};
+use danube_artifacts::{ArtifactId, ArtifactIndex, ArtifactRecord, BlobKey, BlobStore, Tier};
 use danube_core::{ArtifactName, ErrorClass, JobId};
 use futures_util::TryStreamExt;
 
 use crate::app::App;
-use crate::cli::{ArtifactsCommand, Output, ProvenanceFormat};
+use crate::cli::{ArtifactsCommand, Output, ProvenanceFormat, Which};
 use crate::failure::Failure;
 use crate::jobs::print_json;
-use crate::summary::CopyBar;
 use crate::terminal::{self, Sink};
-use crate::view;
 use crate::{Environment, wire};
 
+mod get;
 mod links;
 mod put;
+mod tiers;
 
 /// Artifacts asked for at once.
 const PAGE: usize = 1000;
@@ -35,11 +30,21 @@ pub(crate) async fn artifacts(
             let id = app.job(&job).await?;
             list(app, &id, output).await
         }
-        ArtifactsCommand::Get { job, name, to } => {
+        ArtifactsCommand::Info { which, output } => info(app, &which, output).await,
+        ArtifactsCommand::Get { which, to, unpack: None } => {
+            get::write(app, &locate(app, &which).await?, to, environment).await
+        }
+        ArtifactsCommand::Get { which, unpack: Some(into), .. } => {
+            get::unpack(app, &locate(app, &which).await?, into).await
+        }
+        ArtifactsCommand::Archive { job, name, warm } => {
             let id = app.job(&job).await?;
-            let name: ArtifactName =
-                name.parse().map_err(|e| Failure::of(ErrorClass::Invalid, &e))?;
-            get(app, &id, &name, to, environment).await
+            let tier = if warm { Tier::Warm } else { Tier::Cold };
+            tiers::archive(&app.artifacts().await?, &id, &name, tier).await
+        }
+        ArtifactsCommand::Restore { job, name, keep_for, for_good } => {
+            let id = app.job(&job).await?;
+            tiers::restore(&app.artifacts().await?, &id, &name, keep_for, for_good).await
         }
         ArtifactsCommand::Put(args) => put::put(app, args, environment).await,
         ArtifactsCommand::Url(args) => links::url(app, args).await,
@@ -59,8 +64,8 @@ pub(crate) async fn artifacts(
     }
 }
 
-/// Every active artifact of a job, in the order of names.
-pub(crate) async fn active(app: &App, job: &JobId) -> Result<Vec<ArtifactRecord>, Failure> {
+/// Every artifact of a job that is stored and signed, in the order of names.
+async fn kept(app: &App, job: &JobId) -> Result<Vec<ArtifactRecord>, Failure> {
     let mut all = Vec::new();
     loop {
         let after = all.last().map(|record: &ArtifactRecord| record.name.clone());
@@ -68,14 +73,14 @@ pub(crate) async fn active(app: &App, job: &JobId) -> Result<Vec<ArtifactRecord>
         let is_last = page.len() < PAGE;
         all.extend(page);
         if is_last {
-            all.retain(|record| record.state == ArtifactState::Active);
+            all.retain(|record| record.state.is_kept());
             return Ok(all);
         }
     }
 }
 
 async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
-    let records = active(app, job).await?;
+    let records = kept(app, job).await?;
     match output {
         Output::Json => print_json(&wire::Artifacts::from_records(records)),
         Output::Text if records.is_empty() => {
@@ -86,13 +91,73 @@ async fn list(app: &App, job: &JobId, output: Output) -> Result<u8, Failure> {
                 vec![
                     terminal::safe(r.name.as_str()),
                     r.kind.to_string(),
+                    r.state.to_string(),
                     terminal::size(r.size_bytes),
                     r.digest.to_string(),
                 ]
             };
             let rows: Vec<_> = records.iter().map(row).collect();
-            Sink::Stdout.text(&terminal::table(&["NAME", "TYPE", "SIZE", "SHA-256"], &rows));
+            Sink::Stdout
+                .text(&terminal::table(&["NAME", "TYPE", "STATE", "SIZE", "SHA-256"], &rows));
         }
+    }
+    Ok(0)
+}
+
+/// The artifact that somebody typed, if it is stored and signed.
+async fn locate(app: &App, which: &Which) -> Result<ArtifactRecord, Failure> {
+    let Which { job_or_id, name } = which;
+    let (record, missing) = match name {
+        Some(name) => {
+            let job = app.job(job_or_id).await?;
+            let missing = format!("job {job} has no artifact {name:?}");
+            (app.store.get(&job, name).await?, missing)
+        }
+        None => {
+            let id: ArtifactId = job_or_id.parse().map_err(|_| {
+                let what = terminal::safe(job_or_id);
+                Failure::invalid(format!(
+                    "{what} is no id of an artifact: name the artifact after its job, or give the id that \
+                     `danube artifacts info` shows"
+                ))
+            })?;
+            (app.store.find(&id).await?, format!("there is no artifact {id}"))
+        }
+    };
+    if record.state.is_kept() {
+        Ok(record)
+    } else {
+        Err(Failure::new(ErrorClass::NotFound, missing))
+    }
+}
+
+async fn info(app: &App, which: &Which, output: Output) -> Result<u8, Failure> {
+    let record = locate(app, which).await?;
+    if output == Output::Json {
+        print_json(&wire::Artifact::from(record));
+        return Ok(0);
+    }
+    let access = app.blobs.stat(&BlobKey::artifact(&record.job, &record.name)).await?.access;
+    let kept = match (record.keep_forever, record.expires_at()) {
+        (true, _) => "for ever".to_owned(),
+        (false, Some(end)) => format!("until {end}"),
+        (false, None) => "as long as is configured".to_owned(),
+    };
+    let mut rows = vec![
+        ("id", record.id.to_string()),
+        ("job", record.job.to_string()),
+        ("name", record.name.to_string()),
+        ("type", format!("{}, {}", record.kind, record.content_type)),
+        ("size", terminal::size(record.size_bytes)),
+        ("sha256", record.digest.to_string()),
+        ("state", format!("{}, {access}", record.state)),
+        ("stored", record.created_at.to_string()),
+    ];
+    rows.extend(record.archived_at.map(|at| ("archived", at.to_string())));
+    rows.push(("kept", kept));
+    rows.extend(record.tags.iter().map(|(key, value)| ("tag", format!("{key}={value}"))));
+    for (what, value) in rows {
+        Sink::Stdout.line(&format!("{what:8}  {}", terminal::safe(&value)));
     }
     Ok(0)
 }
@@ -145,70 +210,5 @@ async fn provenance(app: &App, job: &JobId, format: ProvenanceFormat) -> Result<
     } else {
         Sink::Stdout.text(&text);
     }
-    Ok(0)
-}
-
-async fn get(
-    app: &App,
-    job: &JobId,
-    name: &ArtifactName,
-    to: Option<PathBuf>,
-    environment: &Environment,
-) -> Result<u8, Failure> {
-    let record = app.store.get(job, name).await?;
-    if record.state != ArtifactState::Active {
-        return Err(Failure::new(
-            ErrorClass::NotFound,
-            format!("job {job} has no artifact {name:?}"),
-        ));
-    }
-    let blob = app.blobs.get(&BlobKey::artifact(job, name), None).await?;
-    let mut body = blob.body;
-    let broken = |e: danube_core::BoxError| Failure::of(ErrorClass::Internal, e.as_ref());
-    if to.as_deref() == Some(Path::new("-")) {
-        while let Some(bytes) = body.try_next().await.map_err(broken)? {
-            if !view::write(Sink::Stdout, bytes.to_vec()).await? {
-                break;
-            }
-        }
-        return Ok(0);
-    }
-    let path = to.unwrap_or_else(|| name.file_name().into());
-    let failed = |e: &io::Error| {
-        let why = match e.kind() {
-            io::ErrorKind::AlreadyExists => {
-                "it exists already and is left as it is; name another with --to".to_owned()
-            }
-            _ => e.to_string(),
-        };
-        Failure::new(ErrorClass::of_io(e), format!("cannot write {}: {why}", path.display()))
-    };
-    if fs::symlink_metadata(&path).is_ok() {
-        return Err(failed(&io::ErrorKind::AlreadyExists.into()));
-    }
-    let mut bar = CopyBar::new(environment.colour(Sink::Stderr));
-    let mut file = TemporaryFile::create_beside(&path, 0o644).map_err(|e| failed(&e))?;
-    let mut copied = 0;
-    while let Some(bytes) = body.try_next().await.map_err(broken)? {
-        copied += bytes.len() as u64;
-        let written = tokio::task::spawn_blocking(move || {
-            let result = file.file().write_all(&bytes);
-            (file, result)
-        });
-        let (back, result) = written.await.expect("writing a file does not panic");
-        file = back;
-        result.map_err(|e| failed(&e))?;
-        bar.at(name.as_str(), copied, record.size_bytes);
-    }
-    bar.done();
-    let target = path.clone();
-    let committed = tokio::task::spawn_blocking(move || file.commit(&target, Existing::Refuse));
-    committed.await.expect("writing a file does not panic").map_err(|e| failed(&e))?;
-    Sink::Stderr.line(&format!(
-        "danube: {} ({}) is written to {}",
-        terminal::safe(name.as_str()),
-        terminal::size(copied),
-        path.display()
-    ));
     Ok(0)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use danube_artifacts::ArtifactKind;
 use danube_artifacts::collect::Preset;
 use danube_core::{ArtifactName, ByteRange, Sha256Digest, StepName, Timestamp};
 use danube_engine::CollectWhen;
@@ -50,7 +51,7 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Print a job's log
     Logs(LogsArgs),
-    /// List a job's artifacts, fetch, add, tag and delete them
+    /// List a job's artifacts, fetch, add, tag, archive and delete them
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
     /// List, rotate and revoke the signing keys
@@ -236,15 +237,49 @@ pub(crate) enum ArtifactsCommand {
         #[arg(long, value_enum, default_value = "text")]
         output: Output,
     },
-    /// Write an artifact of a job to a file
+    /// Print what is known about an artifact
+    #[command(override_usage = WHICH_USAGE[0])]
+    Info {
+        #[command(flatten)]
+        which: Which,
+        /// How it is printed
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Write an artifact of a job to a file, or unpack it
+    #[command(override_usage = WHICH_USAGE[1])]
     Get {
-        /// An id, the beginning or end of one, or `latest`
-        job: String,
-        /// The artifact's name, as the list shows it
-        name: String,
+        #[command(flatten)]
+        which: Which,
         /// Where to; `-` is standard output [default: its file name, in this directory]
         #[arg(long, short = 'O', value_name = "FILE")]
         to: Option<PathBuf>,
+        /// Unpack the tar.gz that it is into this directory, which is made; one that wants to harm is refused
+        #[arg(long, value_name = "DIR", conflicts_with = "to")]
+        unpack: Option<PathBuf>,
+    },
+    /// Move an artifact to where keeping it costs least; it is read again after a restore
+    Archive {
+        /// An id, the beginning or end of one, or `latest`
+        job: String,
+        /// The artifact's name, as the list shows it
+        name: ArtifactName,
+        /// Only to where it costs less and is read at once
+        #[arg(long)]
+        warm: bool,
+    },
+    /// Have an archived artifact made readable, which may take hours
+    Restore {
+        /// An id, the beginning or end of one, or `latest`
+        job: String,
+        /// The artifact's name, as the list shows it
+        name: ArtifactName,
+        /// For how long, in whole days
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, default_value = "7d")]
+        keep_for: Duration,
+        /// Bring it back for good, as soon as it is readable
+        #[arg(long)]
+        for_good: bool,
     },
     /// Print the provenance of a job
     Provenance {
@@ -270,7 +305,7 @@ pub(crate) enum ArtifactsCommand {
         /// The directory to be made
         dir: PathBuf,
     },
-    /// Add a file to a job's artifacts, and sign it; the job's provenance does not name it
+    /// Add a file, or a directory as a tar.gz, to a job's artifacts, and sign it; the job's provenance does not name it
     Put(PutArgs),
     /// Print a link: a URL by which anybody may get one artifact, or put one, until it expires
     Url(UrlArgs),
@@ -291,13 +326,28 @@ pub(crate) enum ArtifactsCommand {
     },
 }
 
+const WHICH_USAGE: [&str; 2] = [
+    "danube artifacts info [OPTIONS] JOB NAME\n       danube artifacts info [OPTIONS] ID",
+    "danube artifacts get [OPTIONS] JOB NAME\n       danube artifacts get [OPTIONS] ID",
+];
+
+/// One artifact: by job and name, or by its own id.
+#[derive(Args)]
+pub(crate) struct Which {
+    /// A job: its id, the beginning or end of it, or `latest`; or the id of the artifact, and no name
+    #[arg(value_name = "JOB")]
+    pub(crate) job_or_id: String,
+    /// The artifact's name, as the list shows it
+    pub(crate) name: Option<ArtifactName>,
+}
+
 #[derive(Args)]
 pub(crate) struct PutArgs {
     /// An id, the beginning or end of one, or `latest`
     pub(crate) job: String,
-    /// The file
+    /// The file, or a directory: the same tree gives the same archive
     pub(crate) file: PathBuf,
-    /// What the artifact is called [default: its file name]
+    /// What the artifact is called [default: its file name, of a directory with `.tar.gz` at the end]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<ArtifactName>,
     /// Go on with the upload of this artifact that was interrupted
@@ -309,6 +359,9 @@ pub(crate) struct PutArgs {
     /// Its media type [default: what its first bytes and its name tell]
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
+    /// What sort of thing it is: code, document, image, data, log, other [default: what its name and media type tell]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<ArtifactKind>,
     #[command(flatten)]
     pub(crate) tags: TagOptions,
 }

@@ -124,6 +124,8 @@ fn with_max_streams(state: HttpState, max_streams: usize) -> Router {
         .route("/api/v1/artifacts/{id}", get(artifacts::list))
         .route("/api/v1/artifacts/{id}/{*name}", get(artifacts::download))
         .route("/v1/artifacts/{id}", get(artifacts::list))
+        .route("/v1/artifacts/{id}/download", get(artifacts::download_by_id))
+        .route("/v1/artifacts/{id}/metadata", get(artifacts::metadata_by_id))
         .route("/v1/runs/{id}/logs", get(views::entries_or_events))
         .route("/v1/runs/{id}/logs/stream", get(logs::stream))
         .route("/jobs/{id}/output", get(views::output))

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use danube_artifacts::attest::{EntryPoint, Source};
@@ -240,17 +240,13 @@ async fn run_here(
     };
     let live =
         tokio::spawn(live(app.clone(), spec.id.clone(), View::new(view), sink, over.clone()));
-    let bar = Mutex::new(CopyBar::new(environment.colour(Sink::Stderr)));
+    let bar = CopyBar::new(environment.colour(Sink::Stderr));
     let outcome = runner
         .run(spec, cancel, &|name, copied, total| {
-            bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).at(
-                name.as_str(),
-                copied,
-                total,
-            );
+            bar.at(name.as_str(), copied, total);
         })
         .await;
-    bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).done();
+    bar.done();
     // The log is sealed, or will never be: the view ends by itself.
     over.cancel();
     signals.abort();

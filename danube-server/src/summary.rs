@@ -1,5 +1,6 @@
 //! What `danube run` says at its end, and while it copies.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use danube_core::{JobState, Timestamp};
@@ -102,33 +103,36 @@ fn took(start: Option<Timestamp>, end: Option<Timestamp>) -> String {
 pub(crate) struct CopyBar {
     bar: ProgressBar,
     wanted: bool,
-    shown: bool,
+    shown: AtomicBool,
 }
 
 impl CopyBar {
     pub(crate) fn new(wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-        Self { bar, wanted, shown: false }
+        Self { bar, wanted, shown: AtomicBool::new(false) }
     }
 
-    /// So many bytes of `name` are copied.
-    pub(crate) fn at(&mut self, name: &str, copied: u64, total: u64) {
-        if !self.wanted {
+    /// So many bytes of `name` are copied, of so many if that is known.
+    pub(crate) fn at(&self, name: &str, copied: u64, total: impl Into<Option<u64>>) {
+        if !self.wanted || self.bar.elapsed() <= Duration::from_secs(1) {
             return;
         }
-        if !self.shown && self.bar.elapsed() > Duration::from_secs(1) {
-            self.shown = true;
-            let template = "{msg} {bytes}/{total_bytes} [{bar:30}] {bytes_per_sec}";
+        let total = total.into();
+        if !self.shown.swap(true, Ordering::Relaxed) {
+            let template = match total {
+                Some(_) => "{msg} {bytes}/{total_bytes} [{bar:30}] {bytes_per_sec}",
+                None => "{msg} {bytes} {bytes_per_sec}",
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
             }
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        if self.shown {
-            self.bar.set_message(safe(name));
+        self.bar.set_message(safe(name));
+        if let Some(total) = total {
             self.bar.set_length(total);
-            self.bar.set_position(copied);
         }
+        self.bar.set_position(copied);
     }
 
     pub(crate) fn done(&self) {

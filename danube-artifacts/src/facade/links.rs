@@ -3,7 +3,7 @@
 use danube_core::{ArtifactName, JobId};
 use futures_util::StreamExt;
 
-use super::{Artifacts, KeepOptions, SNIFFED_BYTES, content_type_of};
+use super::{Artifacts, KeepOptions, SNIFFED_BYTES, tell};
 use crate::intake::{Intake, Meter};
 use crate::stream::peek;
 use crate::{
@@ -12,14 +12,14 @@ use crate::{
 };
 
 impl Artifacts {
-    /// Makes a link to one artifact: to get an active one, or to put one under a name that is free. What is put
+    /// Makes a link to one artifact: to get one that can be read now, or to put one under a name that is free. What is put
     /// by it is an artifact once it was [adopted](Self::adopt); until then it is bytes without a record, which the
     /// sweep takes when their time has come.
     ///
     /// # Errors
     ///
     /// Those of [`BlobStore::link`](crate::BlobStore::link). To get: [`Error::NoRecord`], [`Error::NotActive`],
-    /// [`Error::OutOfRange`]. To put: [`Error::Exists`].
+    /// [`Error::Archived`], [`Error::OutOfRange`]. To put: [`Error::Exists`].
     pub async fn link(
         &self,
         job: &JobId,
@@ -30,9 +30,11 @@ impl Artifacts {
         let key = BlobKey::artifact(job, name);
         match options.method {
             LinkMethod::Get => {
-                let record = self.index.get(job, name).await?;
-                if record.state != ArtifactState::Active {
-                    return Err(not_active(record));
+                let record = self.signed(job, name).await?;
+                if record.state == ArtifactState::Archived
+                    && !self.blobs.stat(&key).await?.access.is_readable()
+                {
+                    return Err(Error::Archived { key });
                 }
                 let size_bytes = record.size_bytes;
                 if let Some(range) = options.range.filter(|range| range.start >= size_bytes) {
@@ -108,7 +110,7 @@ impl Artifacts {
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
         let key = BlobKey::artifact(job, name);
-        let put = options.put();
+        let (put, kind) = (options.put(), options.kind);
         let mut record = Self::record_of(job, name, options)?;
         match self.index.get(job, name).await {
             Ok(known) if known.state == ArtifactState::Deleted => return Err(not_active(known)),
@@ -123,9 +125,7 @@ impl Artifacts {
         }
         let body = self.blobs.get(&key, None).await?.body;
         let (head, mut body) = peek(body, SNIFFED_BYTES).await;
-        if record.content_type.is_empty() {
-            record.content_type = content_type_of(name, &head);
-        }
+        tell(&mut record, kind, &head);
         let mut intake = Intake::new(key.clone(), put)?;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;

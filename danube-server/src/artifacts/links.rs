@@ -48,6 +48,7 @@ pub(super) async fn adopt(app: &App, args: AdoptArgs) -> Result<u8, Failure> {
     if record.state == ArtifactState::Uploading {
         record = artifacts.sign(&record).await?;
     }
+    artifacts.write_records(&job).await?;
     Sink::Stderr.line(&format!(
         "danube: {} ({}, sha256 {}) is an artifact of {job}",
         terminal::safe(record.name.as_str()),

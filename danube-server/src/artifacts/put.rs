@@ -2,19 +2,21 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
+use danube_artifacts::archive::PackOptions;
 use danube_artifacts::{
-    ArtifactRecord, Artifacts, BlobKey, DEFAULT_PART_BYTES, KeepOptions, PutMode, RecordChange,
-    UploadId, file_stream, send_file,
+    ArtifactRecord, Artifacts, BlobKey, DEFAULT_PART_BYTES, Error, KeepOptions, PutMode,
+    RecordChange, UploadId, file_stream, send_file,
 };
 use danube_core::{ArtifactName, ErrorClass, JobId};
 
-use crate::Environment;
 use crate::app::App;
 use crate::cli::{PutArgs, TagArgs};
 use crate::failure::Failure;
 use crate::summary::CopyBar;
 use crate::terminal::{self, Sink};
+use crate::{Environment, archive};
 
 pub(super) async fn put(
     app: &App,
@@ -22,26 +24,52 @@ pub(super) async fn put(
     environment: &Environment,
 ) -> Result<u8, Failure> {
     let job = app.job(&args.job).await?;
-    let (file, size_bytes) = open(&args.file).await?;
+    let source = open(&args.file).await?;
     let name = name_of(&args)?;
     let mut options = KeepOptions::default()
-        .with_size_bytes(size_bytes)
         .with_keep_for(args.tags.keep_for)
         .with_mode(if args.replace { PutMode::Replace } else { PutMode::CreateNew });
     options.keep_forever = args.tags.keep_forever;
     options.content_type = args.content_type;
+    options.kind = args.kind;
     options.tags = args.tags.tags.into_iter().collect();
 
     let artifacts = app.artifacts().await?;
-    let mut bar = CopyBar::new(environment.colour(Sink::Stderr));
-    let (record, upload) = if size_bytes <= DEFAULT_PART_BYTES && !args.resume {
-        (artifacts.keep(&job, &name, file_stream(file), options).await?, None)
-    } else {
-        let upload = Upload { app, artifacts: &artifacts, job: &job, name: &name, options };
-        upload.run(file, size_bytes, args.resume, &mut bar).await?
+    let bar = Arc::new(CopyBar::new(environment.colour(Sink::Stderr)));
+    let (shown, called) = (Arc::clone(&bar), name.to_string());
+    let watched = |options: KeepOptions| {
+        options.with_progress(move |bytes, whole| shown.at(&called, bytes, whole))
+    };
+    let (record, upload) = match source {
+        Source::Directory if args.resume => {
+            let message = "a directory is packed anew each time: there is nothing to resume";
+            return Err(Failure::invalid(message));
+        }
+        Source::Directory => {
+            let options = watched(options);
+            let keeping =
+                artifacts.keep_dir(&job, &name, args.file, options, PackOptions::default());
+            let (record, packed) = keeping.await.map_err(|error| match error {
+                Error::Directory(error) => archive::failure(&error),
+                other => other.into(),
+            })?;
+            bar.done();
+            archive::say_left_out(&packed);
+            (record, None)
+        }
+        Source::File(file, size) if size <= DEFAULT_PART_BYTES && !args.resume => {
+            let options = watched(options.with_size_bytes(size));
+            (artifacts.keep(&job, &name, file_stream(file), options).await?, None)
+        }
+        Source::File(file, size) => {
+            let options = options.with_size_bytes(size);
+            let upload = Upload { app, artifacts: &artifacts, job: &job, name: &name, options };
+            upload.run(file, size, args.resume, &bar).await?
+        }
     };
     bar.done();
     let record = artifacts.sign(&record).await?;
+    artifacts.write_records(&job).await?;
     if let Some(id) = upload {
         // Last: until the artifact is signed, there is something to resume.
         app.uploads.abort(&id).await?;
@@ -70,7 +98,7 @@ impl Upload<'_> {
         file: File,
         size_bytes: u64,
         resume: bool,
-        bar: &mut CopyBar,
+        bar: &CopyBar,
     ) -> Result<(ArtifactRecord, Option<UploadId>), Failure> {
         let uploads = &*self.app.uploads;
         let found = if resume { self.find(size_bytes).await? } else { None };
@@ -119,21 +147,28 @@ impl Upload<'_> {
     }
 }
 
-async fn open(path: &Path) -> Result<(File, u64), Failure> {
+/// What is to be put.
+enum Source {
+    File(File, u64),
+    Directory,
+}
+
+async fn open(path: &Path) -> Result<Source, Failure> {
     let opened = path.to_owned();
     let opening = tokio::task::spawn_blocking(move || {
+        let kind = std::fs::metadata(&opened)?;
+        if !kind.is_file() {
+            return Ok(kind.is_dir().then_some(Source::Directory));
+        }
         let file = File::open(opened)?;
         let meta = file.metadata()?;
-        Ok((file, meta))
+        Ok(meta.is_file().then(|| Source::File(file, meta.len())))
     });
     let opened: std::io::Result<_> = opening.await.expect("opening a file does not panic");
-    let (file, meta) =
-        opened.map_err(|e| Failure::io(format!("cannot open {}", path.display()), &e))?;
-    if !meta.is_file() {
-        let message = format!("{} is not a regular file", path.display());
-        return Err(Failure::invalid(message));
-    }
-    Ok((file, meta.len()))
+    let opened = opened.map_err(|e| Failure::io(format!("cannot open {}", path.display()), &e))?;
+    opened.ok_or_else(|| {
+        Failure::invalid(format!("{} is neither a regular file nor a directory", path.display()))
+    })
 }
 
 fn name_of(args: &PutArgs) -> Result<ArtifactName, Failure> {

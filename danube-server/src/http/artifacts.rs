@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
-use axum::http::Method;
 use axum::http::header::{HeaderMap, HeaderValue};
 use axum::http::request::Parts;
-use axum::response::Response;
-use danube_artifacts::{ArtifactRecord, ArtifactState, BlobKey, Error};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use danube_artifacts::{Access, ArtifactId, ArtifactRecord, BlobKey, Error};
 use danube_core::{ArtifactName, ByteRange, ErrorClass, JobId};
 use danube_store::JobRecord;
 use serde::Deserialize;
@@ -21,14 +21,14 @@ use crate::wire;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// `GET …/artifacts`: those that can be read, by name.
+/// `GET …/artifacts`: those that are stored and signed, by name.
 pub(super) async fn list(
     State(api): State<Api>,
     Job(job): Job,
 ) -> Result<Json<wire::Artifacts>, Problem> {
     let listed = api.state.artifacts.list(&job.id).await;
     let mut records = listed.map_err(|e| Problem::of(Subject::Artifacts, e.class(), &e))?;
-    records.retain(|record| record.state == ArtifactState::Active);
+    records.retain(|record| record.state.is_kept());
     Ok(Json(wire::Artifacts::from_records(records)))
 }
 
@@ -49,6 +49,7 @@ impl FromRequestParts<Api> for Name {
 #[serde(rename_all = "snake_case")]
 enum Wanted {
     Signature,
+    Metadata,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,8 +58,8 @@ pub(super) struct DownloadParams {
     part: Option<Wanted>,
 }
 
-/// `GET …/artifacts/{name}`: the file, or with `?part=signature` its signature. `{name}.sig` gives
-/// the signature too, where no artifact has that name.
+/// `GET …/artifacts/{name}`: the file, or with `?part=signature` its signature, with `?part=metadata` its record.
+/// `{name}.sig` gives the signature too, where no artifact has that name.
 pub(super) async fn download(
     State(api): State<Api>,
     Job(job): Job,
@@ -68,26 +69,67 @@ pub(super) async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (record, wanted) = locate(&api, &job, &name, params.part).await?;
-    let (key, content) = match wanted {
-        Some(Wanted::Signature) => (BlobKey::signature(&job.id, &record.name), None),
-        None => (BlobKey::artifact(&job.id, &record.name), Some(content_of(&record))),
-    };
-    let subject = if wanted.is_some() { Subject::Signature } else { Subject::Artifact };
-    send(&api, subject, &key, content, None, &method, &headers).await
+    match wanted {
+        Some(Wanted::Metadata) => Ok(Json(wire::Artifact::from(record)).into_response()),
+        Some(Wanted::Signature) => {
+            let key = BlobKey::signature(&job.id, &record.name);
+            send(&api, Subject::Signature, &key, None, None, &method, &headers).await
+        }
+        None => send_file(&api, &record, &method, &headers).await,
+    }
 }
 
-/// The record of an artifact that can be read, and which part of it is meant.
+async fn send_file(
+    api: &Api,
+    record: &ArtifactRecord,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let key = BlobKey::artifact(&record.job, &record.name);
+    send(api, Subject::Artifact, &key, Some(content_of(record)), None, method, headers).await
+}
+
+/// The artifact whose own id stands in the path's `{id}`.
+pub(super) struct ById(ArtifactRecord);
+
+impl FromRequestParts<Api> for ById {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let typed = path_parameter(parts, "id").await?;
+        let id: ArtifactId = typed.parse().map_err(|e| of_artifact(&e))?;
+        let found = api.state.artifacts.find(&id).await;
+        found.and_then(if_kept).map(Self).map_err(|e| of_artifact(&e))
+    }
+}
+
+/// `GET /v1/artifacts/{artifact_id}/download`.
+pub(super) async fn download_by_id(
+    State(api): State<Api>,
+    ById(record): ById,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    send_file(&api, &record, &method, &headers).await
+}
+
+/// `GET /v1/artifacts/{artifact_id}/metadata`.
+pub(super) async fn metadata_by_id(ById(record): ById) -> Json<wire::Artifact> {
+    Json(record.into())
+}
+
+/// The record of an artifact that is stored and signed, and which part of it is meant.
 async fn locate(
     api: &Api,
     job: &JobRecord,
     name: &ArtifactName,
     wanted: Option<Wanted>,
 ) -> Result<(ArtifactRecord, Option<Wanted>), Problem> {
-    match active(api, &job.id, name).await {
+    match kept(api, &job.id, name).await {
         Err(Error::NoRecord { .. }) if wanted.is_none() => {
             let signed = name.as_str().strip_suffix(".sig").and_then(|name| name.parse().ok());
             let Some(signed) = signed else { return Err(missing(job, name)) };
-            match active(api, &job.id, &signed).await {
+            match kept(api, &job.id, &signed).await {
                 Ok(record) => Ok((record, Some(Wanted::Signature))),
                 Err(Error::NoRecord { .. }) => Err(missing(job, name)),
                 Err(e) => Err(of_artifact(&e)),
@@ -98,17 +140,37 @@ async fn locate(
     }
 }
 
-/// The record of an artifact, which can be read.
-pub(super) async fn active(
+/// The record of an artifact that is stored and signed.
+pub(super) async fn kept(
     api: &Api,
     job: &JobId,
     name: &ArtifactName,
 ) -> Result<ArtifactRecord, Error> {
-    let record = api.state.artifacts.get(job, name).await?;
-    match record.state {
-        ArtifactState::Active => Ok(record),
-        state => Err(Error::NotActive { job: record.job, name: record.name, state }),
+    if_kept(api.state.artifacts.get(job, name).await?)
+}
+
+/// The record of something that is stored and signed; where it is kept is another matter.
+fn if_kept(record: ArtifactRecord) -> Result<ArtifactRecord, Error> {
+    if record.state.is_kept() {
+        return Ok(record);
     }
+    let ArtifactRecord { job, name, state, .. } = record;
+    Err(Error::NotActive { job, name, state })
+}
+
+/// It is archived: the request is right, and somebody has to do something before it can be answered.
+fn archived(key: &BlobKey, access: Access) -> Problem {
+    let (job, path) = (key.job(), key.path());
+    let detail = match access {
+        Access::Restoring => {
+            format!("{path} of job {job} is being restored: ask again in some hours")
+        }
+        _ => format!(
+            "{path} of job {job} is archived: have it restored with `danube artifacts restore {job} {path}`, then \
+             ask again"
+        ),
+    };
+    Problem::http(StatusCode::CONFLICT, "artifact_archived", detail)
 }
 
 pub(super) fn of_artifact(error: &Error) -> Problem {
@@ -174,9 +236,17 @@ pub(super) async fn send(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let failed = |e: Error| Problem::of(subject, e.class(), &e);
+    let failed = |e: Error| match e {
+        // It was readable a moment ago.
+        Error::Archived { key } => archived(&key, Access::Archived),
+        e => Problem::of(subject, e.class(), &e),
+    };
     let blobs = api.state.artifacts.blobs();
-    let len = blobs.stat(key).await.map_err(failed)?.size_bytes;
+    let stat = blobs.stat(key).await.map_err(failed)?;
+    if !stat.access.is_readable() {
+        return Err(archived(key, stat.access));
+    }
+    let len = stat.size_bytes;
     let mut content = known.unwrap_or_else(|| metadata(key, subject, len));
     if content.len != len {
         tracing::error!(%key, recorded = content.len, stored = len, "a stored file has changed");

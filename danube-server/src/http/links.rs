@@ -77,7 +77,7 @@ pub(super) async fn get(
     let grant = granted(&api, LinkMethod::Get, &uri)?;
     let (subject, content) = match grant.key.part() {
         BlobPart::Artifact(name) => {
-            let record = artifacts::active(&api, grant.key.job(), name).await;
+            let record = artifacts::kept(&api, grant.key.job(), name).await;
             let record = record.map_err(|e| artifacts::of_artifact(&e))?;
             (Subject::Artifact, Some(artifacts::content_of(&record)))
         }

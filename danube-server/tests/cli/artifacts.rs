@@ -54,7 +54,9 @@ fn a_file_is_added_tagged_and_deleted() {
     danube.expect(0, &["artifacts", "tag", "latest", "a.json", "--let-go"]);
     danube.expect(0, &["artifacts", "delete", "latest", "--all"]);
     assert!(artifacts(&danube).is_empty());
-    for wrong in [&["artifacts", "delete", "latest"][..], &["artifacts", "put", "latest", "/dev"]] {
+    for wrong in
+        [&["artifacts", "delete", "latest"][..], &["artifacts", "put", "latest", "/dev/null"]]
+    {
         assert_eq!(danube.run(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }
@@ -98,4 +100,86 @@ fn an_interrupted_upload_sends_only_what_was_not_acknowledged() {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn an_artifact_is_named_by_its_own_id_too() {
+    let danube = Danube::new();
+    a_job(&danube);
+    fs::write(danube.work().join("notes.md"), "# notes").unwrap();
+    let put = ["artifacts", "put", "latest", "notes.md", "--type", "log", "--tag", "by=hand"];
+    danube.expect(0, &put);
+    let [_, notes] = &artifacts(&danube)[..] else { panic!("{:?}", artifacts(&danube)) };
+    assert_eq!((&notes["type"], &notes["state"]), (&"log".into(), &"active".into()));
+    let id = notes["id"].as_str().unwrap();
+    assert_eq!(danube.json(&["artifacts", "info", id, "--output", "json"]), *notes);
+    let by_name = ["artifacts", "info", "latest", "notes.md", "--output", "json"];
+    assert_eq!(danube.json(&by_name), *notes);
+    let shown = danube.expect(0, &["artifacts", "info", id]);
+    for line in ["state     active, readable", "type      log, text/markdown", "tag       by=hand"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    danube.expect(0, &["artifacts", "get", id, "--to", "back.md"]);
+    assert_eq!(fs::read(danube.work().join("back.md")).unwrap(), b"# notes");
+
+    // The list beside the artifacts names what was put by hand.
+    let job = notes["job"].as_str().unwrap();
+    let list = danube.data().join(format!("artifacts/{job}/.danube/metadata.json"));
+    let list: serde_json::Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    assert_eq!(
+        (&list["artifacts"][1]["id"], &list["artifacts"][1]["type"]),
+        (&id.into(), &"log".into())
+    );
+
+    danube.expect(0, &["artifacts", "put", "latest", "notes.md", "--replace"]);
+    danube.expect(1, &["artifacts", "info", id]);
+    for wrong in
+        [&["artifacts", "get", "latest"][..], &["artifacts", "put", "latest", "a", "--type", "b"]]
+    {
+        assert_eq!(danube.run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    // Files in a directory have one tier, and the command says so.
+    let refused = danube.run(&["artifacts", "archive", "latest", "notes.md"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(
+        stderr(&refused).contains("have no tiers: nothing can be archived"),
+        "{}",
+        said(&refused)
+    );
+    let restored = danube.run(&["artifacts", "restore", "latest", "notes.md"]);
+    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+    assert!(stderr(&restored).contains("is readable: it is not archived"), "{}", said(&restored));
+}
+
+#[test]
+fn a_directory_is_put_as_an_archive_and_got_back_unpacked() {
+    let danube = Danube::new();
+    a_job(&danube);
+    let site = danube.work().join("site");
+    fs::create_dir_all(site.join("css")).unwrap();
+    fs::write(site.join("index.html"), "<p>").unwrap();
+    fs::write(site.join("css/a.css"), "p {}").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", site.join("out")).unwrap();
+    let put = danube.run(&["artifacts", "put", "latest", "site"]);
+    assert!(put.status.success(), "{}", said(&put));
+    assert!(stderr(&put).contains("left out: out: "), "{}", said(&put));
+    danube.expect(0, &["artifacts", "put", "latest", "site", "--name", "again.tgz"]);
+    let all = artifacts(&danube);
+    let names: Vec<_> = all.iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a.json", "again.tgz", "site.tar.gz"]);
+    assert_eq!(all[1]["sha256"], all[2]["sha256"]);
+
+    danube.expect(0, &["artifacts", "get", "latest", "site.tar.gz", "--unpack", "back"]);
+    let back = danube.work().join("back");
+    assert_eq!(fs::read(back.join("index.html")).unwrap(), b"<p>");
+    assert_eq!(fs::read(back.join("css/a.css")).unwrap(), b"p {}");
+    assert!(fs::symlink_metadata(back.join("out")).is_err());
+    danube.expect(1, &["artifacts", "get", "latest", "site.tar.gz", "--unpack", "back"]);
+    // What is no archive is refused, and nothing of it stays.
+    let refused = danube.run(&["artifacts", "get", "latest", "a.json", "--unpack", "none"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(stderr(&refused).contains("refused: a.json: "), "{}", said(&refused));
+    assert!(fs::symlink_metadata(danube.work().join("none")).is_err());
+    danube.expect(2, &["artifacts", "put", "latest", "site", "--resume"]);
 }

@@ -20,7 +20,7 @@ async fn what_is_archived_is_read_again_after_a_restore_and_comes_back() {
     assert_eq!(archived.archived_at.unwrap(), whole_milliseconds(house.clock.now()));
     house.clock.advance(Duration::from_secs(1));
     assert_eq!(artifacts.archive(job, &kept.name).await.unwrap(), archived, "the first time stays");
-    assert_eq!(artifacts.list(job).await.unwrap(), [archived.clone()]);
+    assert_eq!(artifacts.list(job).await.unwrap(), std::slice::from_ref(&archived));
 
     let closed = artifacts.open(job, &kept.name, None).await.unwrap_err();
     assert!(matches!(closed, Error::Archived { .. }), "{closed:?}");

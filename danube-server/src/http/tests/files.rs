@@ -192,3 +192,73 @@ async fn a_file_that_is_not_what_was_recorded_is_not_sent() {
     let answer = fixture.get("/api/v1/jobs/job-0001/artifacts/x").await;
     assert_eq!(answer.problem(), (500, "internal".into()));
 }
+
+#[tokio::test]
+async fn an_artifact_is_found_by_its_own_id_and_tells_what_is_known() {
+    let fixture = Fixture::new();
+    let id = fixture.job("job-0001").await;
+    let kept = fixture.keep(&id, "out/data.json", b"{}").await;
+    let file = fixture.get(&format!("/v1/artifacts/{}/download", kept.id)).await;
+    assert_eq!((file.status.as_u16(), &file.body[..]), (200, &b"{}"[..]));
+    assert_eq!(file.header("content-type"), Some("application/json"));
+    let range = [("range", "bytes=1-")];
+    let path = format!("/v1/artifacts/{}/download", kept.id);
+    let part = fixture.ask(Method::GET, &path, &range).await;
+    assert_eq!((part.status.as_u16(), &part.body[..]), (206, &b"}"[..]));
+
+    let by_id = fixture.get(&format!("/v1/artifacts/{}/metadata", kept.id)).await.json();
+    let by_name = "/api/v1/jobs/job-0001/artifacts/out/data.json?part=metadata";
+    assert_eq!(fixture.get(by_name).await.json(), by_id);
+    assert_eq!(fixture.get("/v1/artifacts/job-0001").await.json()["artifacts"][0], by_id);
+    for (field, value) in [
+        ("id", kept.id.to_string()),
+        ("job", "job-0001".to_owned()),
+        ("name", "out/data.json".to_owned()),
+        ("type", "data".to_owned()),
+        ("state", "active".to_owned()),
+        ("content_type", "application/json".to_owned()),
+    ] {
+        assert_eq!(by_id[field], value, "{field}");
+    }
+
+    let half = fixture.upload(&id, "half", b"1").await;
+    let half = fixture.get(&format!("/v1/artifacts/{}/metadata", half.id)).await;
+    assert_eq!(half.problem(), (503, "artifact_not_ready".into()));
+    fixture.artifacts.delete(&id, &kept.name).await.unwrap();
+    for (path, status, code) in [
+        (path.as_str(), 404, "artifact_not_found"),
+        ("/v1/artifacts/job-0001/download", 400, "invalid_request"),
+        ("/v1/artifacts/job-0001/metadata", 400, "invalid_request"),
+    ] {
+        assert_eq!(fixture.get(path).await.problem(), (status, code.into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_archived_artifact_answers_what_is_to_be_done() {
+    let fixture = Fixture::new();
+    let id = fixture.job("job-0001").await;
+    let kept = fixture.keep(&id, "out/data.json", b"{}").await;
+    fixture.artifacts.archive(&id, &kept.name).await.unwrap();
+    let by_name = "/api/v1/jobs/job-0001/artifacts/out/data.json".to_owned();
+    let by_id = format!("/v1/artifacts/{}/download", kept.id);
+    for path in [&by_name, &by_id] {
+        let refused = fixture.get(path).await;
+        assert_eq!(refused.problem(), (409, "artifact_archived".into()));
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("danube artifacts restore job-0001 out/data.json"), "{detail}");
+        let head = fixture.ask(Method::HEAD, path, &[]).await;
+        assert_eq!(head.status, 409);
+    }
+    let listed = fixture.get("/v1/artifacts/job-0001").await.json();
+    assert_eq!(listed["artifacts"][0]["state"], "archived");
+    assert!(listed["artifacts"][0]["archived_at"].is_string());
+    let signature = fixture.get(&format!("{by_name}?part=signature")).await;
+    assert_eq!((signature.status.as_u16(), signature.body.len()), (200, 64));
+
+    let day = Duration::from_secs(86_400);
+    fixture.artifacts.restore(&id, &kept.name, day).await.unwrap();
+    for path in [&by_name, &by_id] {
+        assert_eq!(fixture.get(path).await.status, 200);
+    }
+}
