@@ -83,8 +83,8 @@ impl Debug for Signature {
 pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
-    /// Vouches for `value`. Only an implementation of [`Verifier`] and the verification of files
-    /// call this, after they checked: search for this word to find every place where trust begins.
+    /// Vouches for `value`. Only an implementation of [`Verifier`] and the verification of files and
+    /// links call this, after they checked: search for this word to find every place where trust begins.
     #[must_use]
     pub fn vouch(value: T) -> Self {
         Self(value)

@@ -317,6 +317,7 @@ fn is_base_url(url: &str) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.host().is_some_and(|host| !host.is_empty())
         && !user
+        && url.bytes().all(|b| b.is_ascii_graphic())
         && !url.contains(['?', '#'])
 }
 

@@ -103,6 +103,10 @@ impl Artifacts {
     /// [`Error::NotFound`] when nothing was put; [`Error::TooLarge`], [`Error::SizeMismatch`],
     /// [`Error::DigestMismatch`]: the bytes then stay where they are, for [`delete`](Self::delete) or the sweep;
     /// [`Error::NotActive`] when it is being deleted; those of the store and the index.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has recorded the artifact or not; call it again.
     pub async fn adopt(
         &self,
         job: &JobId,

@@ -21,7 +21,7 @@ use danube_artifacts::{
 };
 use danube_core::{BoxError, Clock, ErrorClass};
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tower_http::cors::CorsLayer;
 
 use super::Api;
@@ -123,12 +123,14 @@ fn of_put(error: &Error) -> Problem {
     }
 }
 
-/// The bytes of a body, as long as they come at the pace that is asked for.
+/// The bytes of a body, as long as they come at the pace that is asked for. Only waiting for them counts, not what
+/// the store takes its time for.
 fn paced(body: Body) -> ByteStream {
-    let state = (body.into_data_stream(), Instant::now() + PACE, 0_u64);
+    let state = (body.into_data_stream(), PACE, 0_u64);
     Box::pin(stream::unfold(Some(state), |state| async move {
-        let (mut body, mut deadline, mut come) = state?;
-        match timeout_at(deadline, body.next()).await {
+        let (mut body, patience, come) = state?;
+        let begun = Instant::now();
+        match timeout(patience, body.next()).await {
             Err(_) => {
                 let slow = format!("less than {PACE_BYTES} bytes came in {} s", PACE.as_secs());
                 Some((Err(BoxError::from(slow)), None))
@@ -136,11 +138,11 @@ fn paced(body: Body) -> ByteStream {
             Ok(None) => None,
             Ok(Some(Err(e))) => Some((Err(e.into()), None)),
             Ok(Some(Ok(bytes))) => {
-                come += bytes.len() as u64;
-                if come >= PACE_BYTES {
-                    (deadline, come) = (Instant::now() + PACE, 0);
-                }
-                Some((Ok(bytes), Some((body, deadline, come))))
+                let next = match come + bytes.len() as u64 {
+                    enough if enough >= PACE_BYTES => (body, PACE, 0),
+                    come => (body, patience.saturating_sub(begun.elapsed()), come),
+                };
+                Some((Ok(bytes), Some(next)))
             }
         }
     }))

@@ -247,6 +247,41 @@ async fn a_put_that_is_not_what_the_link_says_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn puts_at_once_are_bounded_and_a_broken_one_leaves_nothing() {
+    let fixture = Fixture::new();
+    let job = fixture.job("job-0001").await;
+    let router = fixture.router();
+    let link = fixture.link(&job, "a", LinkOptions::put()).await;
+    let ask = |body: Body| {
+        let request = Request::put(&*link).header("host", "localhost").body(body).unwrap();
+        answer(router.clone(), request)
+    };
+    let (begun, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
+    let stalled = || {
+        let begun = begun.clone();
+        let body = futures_util::stream::once(async move {
+            begun.send(()).unwrap();
+            std::future::pending::<Result<Bytes, std::io::Error>>().await
+        });
+        tokio::spawn(ask(Body::from_stream(body)))
+    };
+    let stalled: Vec<_> = (0..16).map(|_| stalled()).collect();
+    for _ in &stalled {
+        tokio::time::timeout(DEADLINE, beginnings.recv()).await.unwrap().unwrap();
+    }
+    let refused = ask(Body::from("late")).await;
+    assert_eq!(refused.problem(), (503, "unavailable".into()));
+    assert!(refused.header("retry-after").is_some());
+    // One is given up by its client, and its place is free.
+    for put in stalled {
+        put.abort();
+        assert!(put.await.unwrap_err().is_cancelled());
+    }
+    assert!(fixture.artifacts.blobs().list(&job).await.unwrap().is_empty());
+    assert_eq!(ask(Body::from("late")).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_name_that_was_taken_meanwhile_stays_what_it_is() {
     let fixture = Fixture::new();
     let job = fixture.job("job-0001").await;
