@@ -331,7 +331,8 @@ pub trait BlobStore: Debug + Display + Send + Sync + 'static {
     ///
     /// [`Error::Exists`], [`Error::TooLarge`], [`Error::SizeMismatch`], [`Error::DigestMismatch`],
     /// [`Error::Body`] when the body fails, [`Error::InTheWay`], [`Error::NoSpace`],
-    /// [`Error::Backend`]. After every one of them the key holds what it held before.
+    /// [`Error::Backend`]; [`Error::Invalid`] for a name that is longer than this backend's keys, which no name of at
+    /// most 600 bytes is. After every one of them the key holds what it held before.
     async fn put(
         &self,
         key: &BlobKey,

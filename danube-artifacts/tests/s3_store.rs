@@ -7,14 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use danube_artifacts::s3::{S3Blobs, S3Config};
 
+#[path = "s3_store/clients.rs"]
+mod clients;
+#[path = "s3_store/faults.rs"]
+mod faults;
 #[path = "support/moto.rs"]
 mod moto;
+#[path = "s3_store/proxy.rs"]
+mod proxy;
 #[path = "support/python.rs"]
 mod python;
 
@@ -27,6 +33,9 @@ fn server() -> &'static moto::Moto {
 }
 
 fn client(url: &str) -> Client {
+    static CLIENTS: AtomicU32 = AtomicU32::new(0);
+    // Clients of one region share a budget of retries unless they are told apart.
+    let partition = RetryPartition::new(CLIENTS.fetch_add(1, Ordering::Relaxed).to_string());
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(30));
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -37,6 +46,7 @@ fn client(url: &str) -> Client {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(5)))
+        .retry_partition(partition)
         .timeout_config(timeouts.build());
     Client::from_conf(config.build())
 }
@@ -54,9 +64,11 @@ async fn fresh() -> S3Blobs {
     fresh_at(&server().url()).await
 }
 
-danube_artifacts::blob_store_conformance!(moto_blobs, (fresh().await, ()));
 danube_artifacts::blob_store_conformance!(
-    moto_blobs_in_small_parts,
+    moto_blobs,
     (fresh().await.with_part_bytes(PART_BYTES).unwrap(), ())
 );
-danube_artifacts::upload_conformance!(moto_uploads, (fresh().await, ()));
+danube_artifacts::upload_conformance!(
+    moto_uploads,
+    (fresh().await.with_part_bytes(PART_BYTES).unwrap(), ())
+);

@@ -40,7 +40,11 @@ impl Fault {
             }
             _ => (None, None, None, None),
         };
-        let class = class_of(status, code.as_deref());
+        // Half an answer is none, whatever its status is.
+        let class = match error {
+            SdkError::ResponseError(_) => ErrorClass::Unavailable,
+            _ => class_of(status, code.as_deref()),
+        };
         let mut said = message.unwrap_or_else(|| chain(error));
         match code.as_deref() {
             Some("NoSuchBucket") => {

@@ -4,7 +4,7 @@
 //! <prefix><job>/output/<name>                     an artifact
 //! <prefix><job>/metadata.json                     the records of the job's artifacts
 //! <prefix><job>/logs/agent.log                    the job's sealed log
-//! <prefix><job>/.danube/<name>.sig                a signature
+//! <prefix><job>/.danube/signatures/<name>.sig     a signature
 //! <prefix><job>/.danube/provenance.json           the provenance
 //! <prefix><job>/.danube/provenance.dsse.json      the provenance in its envelope
 //! <prefix>.uploads/<id>.json                      an upload in parts
@@ -86,7 +86,7 @@ mod tests {
             (BlobKey::artifact(&j, &name), "artifacts/job-1/output/out/a b.bin"),
             (BlobKey::records(&j), "artifacts/job-1/metadata.json"),
             (BlobKey::log(&j), "artifacts/job-1/logs/agent.log"),
-            (BlobKey::signature(&j, &name), "artifacts/job-1/.danube/out/a b.bin.sig"),
+            (BlobKey::signature(&j, &name), "artifacts/job-1/.danube/signatures/out/a b.bin.sig"),
             (BlobKey::provenance(&j), "artifacts/job-1/.danube/provenance.json"),
             (BlobKey::envelope(&j), "artifacts/job-1/.danube/provenance.dsse.json"),
         ] {

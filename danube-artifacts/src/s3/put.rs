@@ -40,7 +40,7 @@ enum Piece {
 
 /// A piece that arrived.
 enum Sent {
-    Part(CompletedPart),
+    Part(Box<CompletedPart>),
     End(Stored),
 }
 
@@ -110,6 +110,10 @@ impl Target<'_> {
             match self.store.head(self.object).await {
                 Ok(head) if self.wrote(&head) => return Ok(()),
                 Ok(_) if refused => return Err(Error::Exists { key: self.key.clone() }),
+                // Nobody can tell whose it is.
+                Err(unknown) if refused && !unknown.is_absent() => {
+                    return Err(self.store.failed(self.operation(), unknown));
+                }
                 _ => {}
             }
         }
@@ -156,12 +160,12 @@ impl Target<'_> {
         let request = request.bucket(&self.store.config.bucket).key(self.object);
         let request = request.upload_id(&upload.id).multipart_upload(parts);
         let Err(e) = request.set_if_none_match(self.condition()).send().await else {
-            upload.is_over();
+            upload.finish();
             return Ok(stored);
         };
         match self.settle(self.store.fault(e)).await {
             Ok(()) => {
-                upload.is_over();
+                upload.finish();
                 Ok(stored)
             }
             // What could not be aborted may have been completed after all, just now.
@@ -185,7 +189,7 @@ impl Target<'_> {
         let (mut parts, mut stored) = (Vec::new(), None);
         while let Some(sent) = sent.try_next().await? {
             match sent {
-                Sent::Part(part) => parts.push(part),
+                Sent::Part(part) => parts.push(*part),
                 Sent::End(end) => stored = Some(end),
             }
         }
@@ -231,7 +235,7 @@ impl Sender {
         let sent = request.send().await.map_err(|e| failed(self.store.fault(e)))?;
         let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
         // Of a server that knows no checksums nobody may ask for them at the end.
-        Ok(Sent::Part(part.set_checksum_sha256(sent.checksum_sha256).build()))
+        Ok(Sent::Part(Box::new(part.set_checksum_sha256(sent.checksum_sha256).build())))
     }
 }
 
@@ -249,7 +253,7 @@ impl UnderWay {
         Self { store: store.clone(), object: object.to_owned(), id, over: false }
     }
 
-    fn is_over(mut self) {
+    fn finish(mut self) {
         self.over = true;
     }
 

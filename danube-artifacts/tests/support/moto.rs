@@ -8,15 +8,19 @@ use std::process::{Child, Command, Stdio};
 use crate::python::python;
 
 /// What is installed from the Python package index, with everything it needs.
-const PACKAGES: &[&str] = &["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+pub(crate) const PACKAGES: &[&str] = &["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
 
 /// It takes a free port, says which when it answers, and ends with whoever holds its standard input: a test
 /// that is killed leaves no server behind.
-/// Parts may be small, so that a test of many parts is quick.
+/// Parts may be small, so that a test of many parts is quick. ListParts is answered under the name that S3 gives
+/// it; moto 5.2.5 calls it `ListPartsResponse`, which only its own client reads.
 const SERVER: &str = "\
 import os, sys
 os.environ['S3_UPLOAD_PART_MIN_SIZE'] = '1024'
 from moto.server import ThreadedMotoServer
+from moto.core.serialize import S3Serializer
+body = S3Serializer._serialize_body
+S3Serializer._serialize_body = lambda self, value: body(self, value).replace('ListPartsResponse', 'ListPartsResult')
 server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
