@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::operation::head_bucket::HeadBucketError;
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketVersioningStatus,
@@ -376,10 +376,7 @@ struct Seen {
 /// it writes and refuses when they changed since the plan; what somebody writes in that moment it cannot see.
 #[derive(Debug, Clone)]
 pub struct BucketSetup {
-    client: Client,
-    backend: String,
-    bucket: String,
-    prefix: String,
+    blobs: S3Blobs,
     rules: BucketRules,
 }
 
@@ -396,13 +393,7 @@ impl BucketSetup {
             let rule = "is longer than the 200 bytes that fit into the id of a rule";
             return Err(Error::invalid("S3 prefix", &config.prefix, rule));
         }
-        Ok(Self {
-            client: blobs.client().clone(),
-            backend: blobs.to_string(),
-            bucket: config.bucket.clone(),
-            prefix: config.prefix.clone(),
-            rules,
-        })
+        Ok(Self { blobs: blobs.clone(), rules })
     }
 
     /// Reads what is there and decides what would change. Changes nothing.
@@ -440,40 +431,42 @@ impl BucketSetup {
 
     async fn write_lifecycle(&self, plan: &SetupPlan) -> Result<(), Error> {
         if plan.lifecycle.is_empty() {
-            let sent = self.client.delete_bucket_lifecycle().bucket(&self.bucket).send().await;
-            return sent.map(drop).map_err(|e| self.refused("remove its lifecycle", e));
+            let sent =
+                self.blobs.client().delete_bucket_lifecycle().bucket(self.bucket()).send().await;
+            return sent.map(drop).map_err(|e| self.refused(e));
         }
         let configuration = BucketLifecycleConfiguration::builder()
             .set_rules(Some(plan.lifecycle.clone()))
             .build()
             .expect("a configuration with rules is complete");
         let sent = self
-            .client
+            .blobs
+            .client()
             .put_bucket_lifecycle_configuration()
-            .bucket(&self.bucket)
+            .bucket(self.bucket())
             .lifecycle_configuration(configuration)
             .set_transition_default_minimum_object_size(plan.seen.smallest.clone())
             .send()
             .await;
-        sent.map(drop).map_err(|e| self.refused("write its lifecycle", e))
+        sent.map(drop).map_err(|e| self.refused(e))
     }
 
     async fn write_cors(&self, plan: &SetupPlan) -> Result<(), Error> {
         if plan.cors.is_empty() {
-            let sent = self.client.delete_bucket_cors().bucket(&self.bucket).send().await;
-            return sent.map(drop).map_err(|e| self.refused("remove its CORS rules", e));
+            let sent = self.blobs.client().delete_bucket_cors().bucket(self.bucket()).send().await;
+            return sent.map(drop).map_err(|e| self.refused(e));
         }
         let configuration = CorsConfiguration::builder()
             .set_cors_rules(Some(plan.cors.clone()))
             .build()
             .expect("a configuration with rules is complete");
-        let put = self.client.put_bucket_cors().bucket(&self.bucket);
+        let put = self.blobs.client().put_bucket_cors().bucket(self.bucket());
         let sent = put.cors_configuration(configuration).send().await;
-        sent.map(drop).map_err(|e| self.refused("write its CORS rules", e))
+        sent.map(drop).map_err(|e| self.refused(e))
     }
 
     async fn read(&self) -> Result<Seen, Error> {
-        let Self { client, bucket, rules, .. } = self;
+        let (client, bucket, rules) = (self.blobs.client(), self.bucket(), &self.rules);
         client.head_bucket().bucket(bucket).send().await.map_err(|e| self.no_bucket(e))?;
         let mut seen = Seen::default();
         match client.get_bucket_lifecycle_configuration().bucket(bucket).send().await {
@@ -482,58 +475,58 @@ impl BucketSetup {
                 seen.lifecycle = found.rules.unwrap_or_default().into_iter().map(plain).collect();
             }
             Err(e) if e.code() == Some("NoSuchLifecycleConfiguration") => {}
-            Err(e) if is_unknown(&e) && rules.lifecycle(&self.prefix).is_empty() => {}
-            Err(e) => return Err(self.refused("read its lifecycle", e)),
+            Err(e) if is_unknown(&e) && rules.lifecycle(self.prefix()).is_empty() => {}
+            Err(e) => return Err(self.refused(e)),
         }
         match client.get_bucket_cors().bucket(bucket).send().await {
             Ok(found) => seen.cors = found.cors_rules.unwrap_or_default(),
             Err(e) if e.code() == Some("NoSuchCORSConfiguration") => {}
             Err(e) if is_unknown(&e) && rules.cors_origins.is_empty() => {}
-            Err(e) => return Err(self.refused("read its CORS rules", e)),
+            Err(e) => return Err(self.refused(e)),
         }
         match client.get_bucket_versioning().bucket(bucket).send().await {
             Ok(found) => {
                 seen.is_versioned = found.status == Some(BucketVersioningStatus::Enabled);
             }
             Err(e) if is_unknown(&e) => {}
-            Err(e) => return Err(self.refused("read whether it keeps versions", e)),
+            Err(e) => return Err(self.refused(e)),
         }
         Ok(seen)
     }
 
     fn decide(&self, seen: Seen) -> Result<SetupPlan, Error> {
-        let ours = LIFECYCLE_NAMES.map(|name| rule_id(name, &self.prefix));
+        let ours = LIFECYCLE_NAMES.map(|name| rule_id(name, self.prefix()));
         let mut rules = Vec::new();
         let lifecycle = merge(
             RuleKind::Lifecycle,
             &seen.lifecycle,
-            self.rules.lifecycle(&self.prefix),
+            self.rules.lifecycle(self.prefix()),
             &ours,
             &mut rules,
         );
         let foreign = seen.lifecycle.iter().find(|rule| {
             rule.id().is_some_and(|id| ours.iter().any(|our| our == id))
-                && prefix_of(rule) != Some(&self.prefix)
+                && prefix_of(rule) != Some(self.prefix())
         });
         if let Some(rule) = foreign {
             let id = rule.id().unwrap_or_default();
             let prefix = prefix_of(rule).unwrap_or_default();
+            let ours = self.prefix();
             let why = format!(
-                "its rule {id} is for {prefix:?} and not for {:?}: give it another id",
-                self.prefix
+                "its rule {id} is for {prefix:?} and not for {ours:?}: give that one another id"
             );
             return Err(self.failed(ErrorClass::Conflict, why));
         }
         let cors = merge(
             RuleKind::Cors,
             &seen.cors,
-            self.rules.cors(&self.prefix).into_iter().collect(),
-            &[rule_id(CORS_NAME, &self.prefix)],
+            self.rules.cors(self.prefix()).into_iter().collect(),
+            &[rule_id(CORS_NAME, self.prefix())],
             &mut rules,
         );
         let mut warnings = Vec::new();
         if !seen.is_versioned {
-            let bucket = &self.bucket;
+            let bucket = self.bucket();
             warnings.push(format!(
                 "versioning of {bucket} is off: what is deleted or replaced by mistake cannot be brought back"
             ));
@@ -541,37 +534,43 @@ impl BucketSetup {
         Ok(SetupPlan { rules, warnings, seen, lifecycle, cors })
     }
 
+    fn bucket(&self) -> &str {
+        &self.blobs.config().bucket
+    }
+
+    fn prefix(&self) -> &str {
+        &self.blobs.config().prefix
+    }
+
     fn failed(&self, class: ErrorClass, why: String) -> Error {
-        let (backend, bucket) = (self.backend.clone(), &self.bucket);
-        let operation = format!("set up bucket {bucket}");
+        let (backend, operation) = (self.blobs.to_string(), "be set up".to_owned());
         Error::Backend { backend, operation, class, source: why.into() }
     }
 
     /// There is no bucket, or it cannot be reached.
     fn no_bucket(&self, error: SdkError<HeadBucketError, HttpResponse>) -> Error {
-        let bucket = &self.bucket;
+        let bucket = self.bucket();
         let answer = error.raw_response();
         match answer.map(|answer| answer.status().as_u16()) {
             Some(404) => {
-                let why = "there is no such bucket: it must exist before it is set up";
-                self.failed(ErrorClass::NotFound, why.to_owned())
+                let why = format!("there is no bucket {bucket}: it must exist before it is set up");
+                self.failed(ErrorClass::NotFound, why)
             }
             Some(301 | 307) => {
                 let region = answer.and_then(|answer| answer.headers().get("x-amz-bucket-region"));
-                let region = region.unwrap_or("another region").to_owned();
-                let why = format!("{bucket} is in {region}: say so in the configuration");
+                let region = region.unwrap_or("another region");
+                let why = format!("bucket {bucket} is in {region}: say so in the configuration");
                 self.failed(ErrorClass::Invalid, why)
             }
-            _ => self.refused("look at it", error),
+            _ => self.refused(error),
         }
     }
 
-    fn refused<E>(&self, what: &str, error: SdkError<E, HttpResponse>) -> Error
+    fn refused<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
+        E: ProvideErrorMetadata + RequestId + std::error::Error + 'static,
     {
-        let (class, why) = told(&error);
-        self.failed(class, format!("cannot {what}: {why}"))
+        self.blobs.failed("be set up".to_owned(), self.blobs.fault(error))
     }
 }
 
@@ -686,28 +685,4 @@ fn plain(mut rule: LifecycleRule) -> LifecycleRule {
 /// Whether an endpoint does not know such a thing at all.
 fn is_unknown(error: &impl ProvideErrorMetadata) -> bool {
     matches!(error.code(), Some("NotImplemented" | "MethodNotAllowed" | "XNotImplemented"))
-}
-
-fn told<E>(error: &SdkError<E, HttpResponse>) -> (ErrorClass, String)
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    let Some(answer) = error.raw_response() else {
-        return (ErrorClass::Unavailable, DisplayErrorContext(error).to_string());
-    };
-    let status = answer.status().as_u16();
-    let class = match status {
-        401 | 403 => ErrorClass::Denied,
-        404 => ErrorClass::NotFound,
-        409 => ErrorClass::Conflict,
-        405 | 501 => ErrorClass::Unsupported,
-        500.. => ErrorClass::Unavailable,
-        _ => ErrorClass::Internal,
-    };
-    let said = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        (Some(code), None) => code.to_owned(),
-        _ => format!("HTTP status {status}"),
-    };
-    (class, said)
 }

@@ -1,9 +1,12 @@
 //! What is decided about the rules of a bucket, without one.
 
+use aws_sdk_s3::Client;
+
+use super::super::S3Config;
 use super::*;
 
 fn setup(prefix: &str, rules: BucketRules) -> BucketSetup {
-    let config = super::super::S3Config::new("team").with_prefix(prefix);
+    let config = S3Config::new("team").with_prefix(prefix);
     let client = aws_sdk_s3::Config::builder().behavior_version_latest().build();
     BucketSetup::new(&S3Blobs::with_client(config, Client::from_conf(client)), rules).unwrap()
 }
