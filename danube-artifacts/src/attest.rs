@@ -9,10 +9,10 @@
 //! * `provenance.dsse.json` is the envelope. Ours has exactly one spelling (compact, fields in the
 //!   order `payloadType`, `payload`, `signatures`; standard base64 with padding), and
 //!   [`Envelope::parse`] accepts no other: no bit of it can change unnoticed.
-//! * The subject of the log is called `logs/<job>.log`. Every subject carries two annotations: `size`
+//! * The subject of the log is called `logs/<job>.log`. Every subject carries annotations: `size`
 //!   in bytes, and `kind`, which is `artifact` or `log`, so that an artifact of that name is not
-//!   mistaken for the log. The older forms have no annotations; there both stand in an extension of
-//!   the predicate, `urn:danube:provenance:v1`, in the order of the subjects.
+//!   mistaken for the log; an artifact also its own `signature`. The older forms have no annotations; there
+//!   they stand in an extension of the predicate, `urn:danube:provenance:v1`, in the order of the subjects.
 //!
 //! With the feature `attest` alone this module, the keys and [`verify`](crate::verify) need no runtime.
 
@@ -299,6 +299,10 @@ pub struct Annotations {
     pub kind: SubjectKind,
     /// How many bytes it has.
     pub size: u64,
+    /// The signature over its SHA-256, as its `.sig` holds it, in standard base64; of artifacts, where
+    /// [`Statement::sign_subjects`] was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// An in-toto statement of ours. Make one with [`statement`], read one with [`Statement::parse`].
@@ -344,6 +348,23 @@ impl Statement {
         &self.subjects
     }
 
+    /// Writes into the statement the signature of every artifact, as the artifact itself has it: an Ed25519
+    /// signature is the same each time. It adds no proof, the envelope's signature covers the digests; it
+    /// keeps what is known of an artifact in one document.
+    ///
+    /// # Errors
+    ///
+    /// Those of the signer.
+    pub async fn sign_subjects(&mut self, signer: &dyn Signer) -> Result<(), Error> {
+        for Subject { digest, annotations, .. } in &mut self.subjects {
+            if annotations.kind == SubjectKind::Artifact {
+                let signature = signer.sign(digest.sha256.as_bytes()).await?;
+                annotations.signature = Some(STANDARD.encode(signature.as_bytes()));
+            }
+        }
+        Ok(())
+    }
+
     /// The payload that is signed.
     fn to_payload(&self) -> Vec<u8> {
         wire::to_payload(self)
@@ -370,7 +391,11 @@ pub fn statement(
         subjects.push(Subject {
             name: artifact.name.to_string(),
             digest: SubjectDigest { sha256: artifact.digest },
-            annotations: Annotations { kind: SubjectKind::Artifact, size: artifact.size_bytes },
+            annotations: Annotations {
+                kind: SubjectKind::Artifact,
+                size: artifact.size_bytes,
+                signature: None,
+            },
         });
     }
     subjects.sort_by(|a: &Subject, b| a.name.cmp(&b.name));
@@ -381,7 +406,7 @@ pub fn statement(
     subjects.extend(log.map(|log| Subject {
         name: log.name.clone(),
         digest: SubjectDigest { sha256: log.digest },
-        annotations: Annotations { kind: SubjectKind::Log, size: log.size_bytes },
+        annotations: Annotations { kind: SubjectKind::Log, size: log.size_bytes, signature: None },
     }));
     Ok(Statement { about: input.clone(), subjects })
 }

@@ -456,7 +456,8 @@ impl Artifacts {
         artifacts: &[ArtifactRecord],
         log: Option<&LogSubject>,
     ) -> Result<(), Error> {
-        let statement = attest::statement(input, artifacts, log)?;
+        let mut statement = attest::statement(input, artifacts, log)?;
+        statement.sign_subjects(&*self.signer).await?;
         let envelope = Envelope::seal(&statement, &*self.signer).await?;
         let replace = PutOptions::default().with_mode(PutMode::Replace);
         for (key, bytes) in [

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::{MemoryBlobs, MemoryIndex, SigningKey, Verifier};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use danube_core::{ErrorClass, ManualClock};
 use futures_util::StreamExt;
 
@@ -104,6 +106,10 @@ async fn an_artifact_is_kept_signed_proved_opened_and_deleted() {
     let envelope = house.blob(&BlobKey::envelope(job)).await.unwrap();
     let envelope = Envelope::parse(&envelope).unwrap();
     envelope.verify(&keys).unwrap();
+    let statement = attest::Statement::parse(envelope.payload()).unwrap();
+    let [subject] = statement.subjects() else { panic!("one artifact: {statement:?}") };
+    let in_it = STANDARD.decode(subject.annotations.signature.as_ref().unwrap()).unwrap();
+    assert_eq!(in_it, signature.as_bytes());
     assert_eq!(house.blob(&BlobKey::provenance(job)).await.unwrap(), envelope.payload());
 
     let (record, blob) =

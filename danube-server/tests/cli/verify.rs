@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Danube, said, stderr};
 use crate::serve::Server;
@@ -143,6 +143,15 @@ fn artifacts_called_like_what_danube_adds_are_artifacts_like_others() {
         danube.expect(0, &["verify-artifact", dir.join(name).to_str().unwrap()]);
         let signature = fs::read(dir.join(format!(".danube/signatures/{name}.sig"))).unwrap();
         assert_eq!(signature.len(), 64);
+        let statement = danube.json(&["artifacts", "provenance", "latest"]);
+        let subjects = statement["subject"].as_array().unwrap();
+        let said = subjects.iter().find(|subject| subject["name"] == name).unwrap();
+        let mut decoded = Command::new("base64");
+        decoded.arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut decoded = decoded.spawn().unwrap();
+        let text = said["annotations"]["signature"].as_str().unwrap();
+        std::io::Write::write_all(&mut decoded.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        assert!(decoded.wait_with_output().unwrap().stdout == signature, "{statement:#}");
         let of_job = format!("/api/v1/jobs/{job}/artifacts");
         for path in [format!("{of_job}/{name}.sig"), format!("{of_job}/{name}?part=signature")] {
             assert!(server.get(&path, &[]) == signature, "{path}");
