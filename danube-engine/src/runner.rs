@@ -417,8 +417,8 @@ impl Run<'_> {
             }
         }
         if !verdict.is_success() {
-            // The others were signed before, as far as that could be done.
-            if sealed.is_none()
+            // What was copied whole of a job that passed its steps, and then could not seal or sign.
+            if !kept.settled
                 && self.keeps_always()
                 && let Err(why) = self.sign_each(&mut kept).await
             {

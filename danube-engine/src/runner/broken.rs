@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use danube_artifacts::ArtifactState;
 use danube_artifacts::collect::Beyond;
+use danube_artifacts::{ArtifactRecord, ArtifactState};
 use danube_core::LostReason;
 use danube_logs::LogWriter;
 use tokio::time::{sleep, timeout};
@@ -73,21 +73,35 @@ impl Run<'_> {
     /// Signs what was copied, so that it can stay; what cannot be signed is told, and goes with
     /// [`discard`](Self::discard).
     pub(super) async fn settle(&self, log: &LogWriter, kept: &mut Kept) {
+        kept.settled = true;
         if let Err(why) = self.sign_each(kept).await {
             self.tell(log, format!("not all artifacts could be signed and kept: {why}")).await;
         }
     }
 
+    /// Signs what is not signed yet: all of it, or as much as goes.
     pub(super) async fn sign_each(&self, kept: &mut Kept) -> Result<(), String> {
         let artifacts = &self.parts.artifacts;
+        let is_unsigned = |record: &ArtifactRecord| record.state != ArtifactState::Active;
+        let unsigned: Vec<_> = kept.records.iter().filter(|r| is_unsigned(r)).cloned().collect();
+        if unsigned.is_empty() {
+            return Ok(());
+        }
         let signing = async {
             // A signature says that the bytes are there.
             if kept.unsynced {
                 artifacts.sync().await.map_err(|error| told(&error))?;
                 kept.unsynced = false;
             }
+            // Together is many times faster, and all or nothing.
+            let together = timeout(SIGN_LIMIT / 2, artifacts.sign_all(&unsigned)).await;
+            if let Ok(Ok(signed)) = together {
+                let places = kept.records.iter_mut().filter(|r| is_unsigned(r));
+                places.zip(signed).for_each(|(record, signed)| *record = signed);
+                return Ok(());
+            }
             let mut failed = Ok(());
-            for record in kept.records.iter_mut().filter(|r| r.state != ArtifactState::Active) {
+            for record in kept.records.iter_mut().filter(|r| is_unsigned(r)) {
                 match artifacts.sign(record).await {
                     Ok(signed) => *record = signed,
                     // The others may be luckier.

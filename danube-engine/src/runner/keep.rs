@@ -41,6 +41,8 @@ pub(super) struct Kept {
     begun: Vec<ArtifactName>,
     /// Those that are stored.
     pub(super) records: Vec<ArtifactRecord>,
+    /// Whether it was tried to sign what stays of a job that did not pass.
+    pub(super) settled: bool,
     /// Whether they may not be on the disk yet.
     pub(super) unsynced: bool,
     /// Whether anything of a proof may be written.
