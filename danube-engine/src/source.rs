@@ -128,7 +128,8 @@ impl Checkout {
     ///
     /// Changed files, and new ones that are not ignored, are a [`SourceError::Changed`]: the commit would be a
     /// claim about something else. Of `env`, the variables of whoever asks, git gets `PATH`, `HOME` and
-    /// `XDG_CONFIG_HOME`; what is relative in `PATH` is passed over, and so are the others when they lie in the tree. It writes nothing and asks no network.
+    /// `XDG_CONFIG_HOME`; what is relative in `PATH` is passed over, and so are the others when they lie in the tree.
+    /// It writes nothing and asks no network. git must be 2.26 or newer; of an older one that is an error.
     ///
     /// # Errors
     ///
