@@ -356,9 +356,18 @@ async fn the_first_bytes_are_looked_at_and_arrive() {
             png.chunks(cut).map(|c| Ok(bytes::Bytes::copy_from_slice(c))).collect();
         let body: ByteStream = Box::pin(futures_util::stream::iter(chunks));
         let named = name(&format!("picture{cut}"));
-        let options = KeepOptions::default().with_size_bytes(png.len() as u64);
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let options = KeepOptions::default()
+            .with_size_bytes(png.len() as u64)
+            .with_progress(move |bytes, whole| tell.lock().unwrap().push((bytes, whole)));
         let kept = house.artifacts.keep(&house.job, &named, body, options).await.unwrap();
         assert_eq!((kept.content_type.as_str(), kept.kind), ("image/png", ArtifactKind::Image));
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), png.len().div_ceil(cut), "once for each piece");
+        assert!(told.is_sorted() && told.iter().all(|(_, whole)| *whole == Some(kept.size_bytes)));
+        assert_eq!(told.last().unwrap().0, kept.size_bytes);
+        drop(told);
         assert!(house.blob(&BlobKey::artifact(&house.job, &named)).await.unwrap() == png);
     }
     let told = KeepOptions::default().with_kind(ArtifactKind::Log);

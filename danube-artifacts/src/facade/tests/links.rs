@@ -89,7 +89,8 @@ async fn what_was_put_by_a_link_is_adopted_signed_and_as_good_as_kept() {
     assert_eq!(it.adopt("a.html", options()).await.unwrap(), signed);
 
     let kept = it.house.keep("b.html", b"<p>hello").await;
-    let as_kept = ArtifactRecord { name: kept.name.clone(), tags: BTreeMap::new(), ..adopted };
+    let (id, name) = (kept.id, kept.name.clone());
+    let as_kept = ArtifactRecord { id, name, tags: BTreeMap::new(), ..adopted };
     assert_eq!(kept, as_kept);
     let link = it.link("a.html", &LinkOptions::get()).await.unwrap();
     assert_eq!(it.grant(&link).method, LinkMethod::Get);
