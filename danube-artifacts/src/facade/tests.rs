@@ -363,11 +363,10 @@ async fn the_first_bytes_are_looked_at_and_arrive() {
             .with_progress(move |bytes, whole| tell.lock().unwrap().push((bytes, whole)));
         let kept = house.artifacts.keep(&house.job, &named, body, options).await.unwrap();
         assert_eq!((kept.content_type.as_str(), kept.kind), ("image/png", ArtifactKind::Image));
-        let told = told.lock().unwrap();
+        let told = std::mem::take(&mut *told.lock().unwrap());
         assert_eq!(told.len(), png.len().div_ceil(cut), "once for each piece");
         assert!(told.is_sorted() && told.iter().all(|(_, whole)| *whole == Some(kept.size_bytes)));
         assert_eq!(told.last().unwrap().0, kept.size_bytes);
-        drop(told);
         assert!(house.blob(&BlobKey::artifact(&house.job, &named)).await.unwrap() == png);
     }
     let told = KeepOptions::default().with_kind(ArtifactKind::Log);
