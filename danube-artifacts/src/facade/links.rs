@@ -96,7 +96,7 @@ impl Artifacts {
     /// Records an artifact that was put by a link as `uploading`, as [`keep`](Self::keep) records one: it is to be
     /// [signed](Self::sign) then. Its digest is computed from the stored bytes. Doing it again gives the record
     /// that is there, with what it says about the artifact. Of `options` the size, the digest and the limit must
-    /// hold either way; the mode and the durability mean nothing.
+    /// hold either way; the mode, the durability and the progress mean nothing.
     ///
     /// # Errors
     ///

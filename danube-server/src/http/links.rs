@@ -82,6 +82,7 @@ pub(super) async fn get(
             (Subject::Artifact, Some(artifacts::content_of(&record)))
         }
         BlobPart::Signature(_) => (Subject::Signature, None),
+        BlobPart::Log => (Subject::Logs, None),
         _ => (Subject::Provenance, None),
     };
     artifacts::send(&api, subject, &grant.key, content, grant.range, &method, &headers).await

@@ -226,7 +226,10 @@ fn what_is_put_by_a_link_is_adopted_and_verifies() {
         (&digest.clone().into(), &"link".into())
     );
     let job = all[0]["job"].as_str().unwrap().to_owned();
-    let path = danube.data().join("artifacts").join(job).join("in/ü x.bin");
+    let dir = danube.data().join("artifacts").join(job);
+    let records = fs::read(dir.join(".danube/metadata.json")).unwrap();
+    assert!(contains(&records, digest.as_bytes()), "{}", String::from_utf8_lossy(&records));
+    let path = dir.join("in/ü x.bin");
     danube.expect(0, &["verify-artifact", path.to_str().unwrap(), "--signature-only"]);
     let get = link(&danube, &server, "in/ü x.bin", &[]);
     assert!(curl(&get, &[]) == (200, bytes));

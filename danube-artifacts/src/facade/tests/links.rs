@@ -71,6 +71,20 @@ async fn only_what_is_active_is_got_and_only_what_is_free_is_put() {
 }
 
 #[tokio::test]
+async fn what_is_archived_is_got_when_it_was_restored() {
+    let it = linking();
+    let (artifacts, job) = (&it.house.artifacts, &it.house.job);
+    let kept = it.house.keep("a", b"12345").await;
+    artifacts.sign(&kept).await.unwrap();
+    artifacts.archive(job, &kept.name).await.unwrap();
+    let closed = it.link("a", &LinkOptions::get()).await;
+    assert!(matches!(closed, Err(Error::Archived { .. })), "{closed:?}");
+    artifacts.restore(job, &kept.name, Duration::from_secs(1)).await.unwrap();
+    it.link("a", &LinkOptions::get()).await.unwrap();
+    assert!(matches!(it.link("a", &LinkOptions::put()).await, Err(Error::Exists { .. })));
+}
+
+#[tokio::test]
 async fn what_was_put_by_a_link_is_adopted_signed_and_as_good_as_kept() {
     let it = linking();
     assert!(matches!(
@@ -89,6 +103,7 @@ async fn what_was_put_by_a_link_is_adopted_signed_and_as_good_as_kept() {
     assert_eq!(it.adopt("a.html", options()).await.unwrap(), signed);
 
     let kept = it.house.keep("b.html", b"<p>hello").await;
+    assert_ne!(kept.id, adopted.id);
     let (id, name) = (kept.id, kept.name.clone());
     let as_kept = ArtifactRecord { id, name, tags: BTreeMap::new(), ..adopted };
     assert_eq!(kept, as_kept);
