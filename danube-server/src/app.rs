@@ -17,6 +17,7 @@ use danube_store::{JobStore, JobStoreExt, Store, StoreOptions};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::s3;
 use crate::terminal::{self, Sink};
 
 /// What every command works on.
@@ -42,14 +43,23 @@ impl App {
         let log_files =
             if config.compress_logs { FsLogs::compressed(logs) } else { FsLogs::new(logs) };
         let store = Store::open(&dir.join("danube.db"), StoreOptions::default()).await?;
-        let blobs = FsBlobs::new(dir.join("artifacts"));
+        let (blobs, uploads): (Arc<dyn BlobStore>, Arc<dyn UploadSessions>) = match &config.s3 {
+            Some(bucket) => {
+                let blobs = Arc::new(s3::connect(bucket).await?);
+                (blobs.clone(), blobs)
+            }
+            None => {
+                let blobs = Arc::new(FsBlobs::new(dir.join("artifacts")));
+                (blobs.clone(), blobs)
+            }
+        };
         let app = Self {
             clock: Arc::new(SystemClock),
             store: Arc::new(store),
             logs: Arc::new(log_files.clone()),
             log_files,
-            blobs: Arc::new(blobs.clone()),
-            uploads: Arc::new(blobs),
+            blobs,
+            uploads,
             config,
         };
         app.recover().await?;

@@ -58,9 +58,9 @@ pub(crate) async fn artifacts(
             let id = app.job(&job).await?;
             provenance(app, &id, format).await
         }
-        ArtifactsCommand::Pack { .. } | ArtifactsCommand::Unpack { .. } => {
-            unreachable!("handled without a data directory")
-        }
+        ArtifactsCommand::Pack { .. }
+        | ArtifactsCommand::Unpack { .. }
+        | ArtifactsCommand::S3(_) => unreachable!("handled without a data directory"),
     }
 }
 

@@ -324,6 +324,35 @@ pub(crate) enum ArtifactsCommand {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
+    /// The bucket that artifacts are kept in, as `[artifacts.s3]` of the configuration names it
+    #[command(subcommand)]
+    S3(S3Command),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum S3Command {
+    /// Give the bucket its lifecycle rules and CORS; the rules of others stay as they are
+    Setup {
+        /// Print what would change, and change nothing
+        #[arg(long, required_unless_present = "apply")]
+        dry_run: bool,
+        /// Change it
+        #[arg(long, conflicts_with = "dry_run")]
+        apply: bool,
+        /// How the rules are printed
+        #[arg(long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Print the policy (JSON) that lets Danube do what it does in the bucket, and nothing else
+    Policy {
+        /// A policy of the bucket, for this ARN, or for the role `claude-agent-role` of this account
+        /// [default: without one, to be attached to a role]
+        #[arg(long, value_name = "ARN|ACCOUNT")]
+        principal: Option<String>,
+        /// What `setup` needs, instead of what jobs need
+        #[arg(long)]
+        setup: bool,
+    },
 }
 
 const WHICH_USAGE: [&str; 2] = [

@@ -17,10 +17,14 @@ use serde::Deserialize;
 
 use crate::failure::Failure;
 
+mod bucket;
+
+pub(crate) use bucket::Bucket;
+
 /// The longest configuration file that is read.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What `danube init-config` writes: every setting at its default.
 pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setting stands here at its default, commented out.
@@ -47,8 +51,31 @@ pub(crate) const DEFAULT_CONFIG: &str = r#"# Danube's configuration. Every setti
 # Bytes of all files that one job keeps together, and how many they may be; a job that matches more is lost.
 #max_total_bytes = 50000000000
 #max_files = 10000
-# The pages ("https://ci.example.com") that may get and put files from a browser, by links of danube artifacts url.
+# The pages ("https://ci.example.com") that may get and put files from a browser, by links of danube artifacts url, from
+# this server or from the bucket.
 #cors_origins = []
+
+[artifacts.s3]
+# The bucket that artifacts and sealed logs are kept in, instead of the data directory. It must exist; danube artifacts
+# s3 setup gives it its rules. Credentials come from where every tool of AWS looks for them, never from here.
+#bucket = ""
+# Its region, where the environment or the profile does not say it.
+#region = ""
+# The address of a server that is not AWS, for instance "http://127.0.0.1:9000".
+#endpoint = ""
+# Whether the bucket's name stands in the path; with an endpoint it does unless this says false.
+#path_style = false
+# What every key begins with.
+#prefix = "artifacts/"
+# Days until what lies there moves to Standard-IA (at least 30) and to Glacier, where reading takes a restore. 0 for never.
+#ia_days = 30
+#glacier_days = 90
+# Days until the bucket deletes what lies there, whoever wants it; then nothing can be kept longer. 0 for never: the reaper
+# deletes.
+#expire_days = 0
+# Days that a bucket with versioning keeps what was deleted, and any bucket the parts of an upload that nobody ended.
+#deleted_days = 30
+#abort_upload_days = 7
 
 [provenance]
 # Who is named as the builder: a URI that stands for this installation.
@@ -104,6 +131,7 @@ struct Artifacts {
     max_total_bytes: u64,
     max_files: usize,
     cors_origins: Vec<String>,
+    s3: Bucket,
 }
 
 #[derive(Debug, Deserialize)]
@@ -164,7 +192,7 @@ impl Default for Artifacts {
     fn default() -> Self {
         let CollectLimits { max_file_bytes, max_total_bytes, max_files, .. } =
             CollectLimits::default();
-        Self { max_file_bytes, max_total_bytes, max_files, cors_origins: Vec::new() }
+        Self { max_file_bytes, max_total_bytes, max_files, cors_origins: Vec::new(), s3: Bucket::default() }
     }
 }
 
@@ -203,6 +231,8 @@ pub(crate) struct Config {
     pub(crate) max_artifact_bytes: u64,
     pub(crate) max_total_artifact_bytes: u64,
     pub(crate) max_artifacts: usize,
+    /// Where artifacts are kept, if not in the data directory.
+    pub(crate) s3: Option<Bucket>,
     pub(crate) collect_limit: Duration,
     /// Pages that may use links from a browser.
     pub(crate) cors_origins: Vec<HeaderValue>,
@@ -217,6 +247,15 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Refuses to keep something longer than the bucket does.
+    pub(crate) fn check_kept(
+        &self,
+        keep_for: Option<Duration>,
+        for_ever: bool,
+    ) -> Result<(), Failure> {
+        self.s3.as_ref().map_or(Ok(()), |bucket| bucket.check_kept(keep_for, for_ever))
+    }
+
     /// Decides every setting. A file that was named must exist; the default one need not.
     pub(crate) fn load(
         data_dir: Option<PathBuf>,
@@ -244,6 +283,7 @@ impl Config {
             max_artifact_bytes: file.artifacts.max_file_bytes,
             max_total_artifact_bytes: file.artifacts.max_total_bytes,
             max_artifacts: file.artifacts.max_files,
+            s3: Some(file.artifacts.s3).filter(|s3| !s3.bucket.is_empty()),
             collect_limit: Duration::from_secs(file.run.collect_seconds.into()),
             // They were checked when the file was read.
             cors_origins: file.artifacts.cors_origins.iter().filter_map(|o| origin(o)).collect(),
@@ -306,6 +346,8 @@ fn read(path: &Path) -> Result<File, Failure> {
                 .to_owned(),
         ));
     }
+    let keep_artifacts = DAY * file.retention.artifacts_days;
+    file.artifacts.s3.check(keep_artifacts).map_err(wrong)?;
     file.logs.options().check().map_err(|e| wrong(format!("logs.tail_bytes: {e}")))?;
     Ok(file)
 }
@@ -435,6 +477,14 @@ mod tests {
             ("[serve]\npublic_url = \"https://a:b@ci.example\"", "serve.public_url"),
             ("[serve]\npublic_url = \"https://ci.example/?a\"", "serve.public_url"),
             ("[provenance]\nform = \"v2\"", "v1, v0.2 or v0.1"),
+            ("[artifacts.s3]\nregion = \"eu-central-1\"", "artifacts.s3.bucket"),
+            ("[artifacts.s3]\nbuckt = \"team\"", "buckt"),
+            ("[artifacts.s3]\nbucket = \"Team\"", "S3 bucket"),
+            ("[artifacts.s3]\nbucket = \"team\"\nia_days = 3", "ia_days"),
+            (
+                "[retention]\nartifacts_days = 400\n[artifacts.s3]\nbucket = \"team\"\nexpire_days = 365",
+                "artifacts.s3.expire_days",
+            ),
             ("[provenance]\nbuilder_id = \"us\"", "provenance.builder_id"),
             ("[logs", "danube.toml"),
         ] {

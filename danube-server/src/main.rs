@@ -13,6 +13,11 @@ mod jobs;
 mod keys;
 mod logs;
 mod run;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(not(feature = "s3"))]
+#[path = "without_s3.rs"]
+mod s3;
 mod secrets;
 mod serve;
 mod summary;
@@ -74,6 +79,10 @@ impl Environment {
     }
 }
 
+/// What is told of the program's own doings unless `DANUBE_LOG` says otherwise. Where credentials were looked for in
+/// vain the error of the command says.
+const TOLD: &str = "warn,aws_config=error";
+
 fn main() -> ExitCode {
     // Secrets are in this memory, in a guardian's too: no core file of it, and nobody else's debugger.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -95,11 +104,11 @@ fn main() -> ExitCode {
             return ExitCode::from(5);
         }
     };
-    let filter = environment.log.as_deref().unwrap_or("warn");
+    let filter = environment.log.as_deref().unwrap_or(TOLD);
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(environment.colour(Sink::Stderr))
-        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(TOLD)))
         .init();
     let is_run = matches!(cli.command, Command::Run(_));
     let ended = runtime.block_on(dispatch(cli, environment, guardian));
@@ -143,6 +152,7 @@ async fn dispatch(
         Command::Jobs(args) => jobs::list(&App::open(config).await?, &args).await,
         Command::Cancel(args) => jobs::cancel(&App::open(config).await?, &args.job).await,
         Command::Logs(args) => logs::logs(&App::open(config).await?, args, &environment).await,
+        Command::Artifacts(ArtifactsCommand::S3(command)) => s3::command(config, command).await,
         Command::Artifacts(command) => {
             artifacts::artifacts(&App::open(config).await?, command, &environment).await
         }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::cli::{Output, RunArgs};
-use crate::config::Config;
+use crate::config::{Config, DAY};
 use crate::failure::Failure;
 use crate::jobs::print_json;
 use crate::secrets::{self, Given, Source as SecretSource};
@@ -67,6 +67,8 @@ pub(crate) async fn run(
         })
     };
     validate(&spec)?;
+    let keep_for = spec.retention_days.map(|days| DAY * days);
+    config.check_kept(keep_for, false)?;
     let app = App::open(config).await?;
     // The parts are made before anything is promised: a key that must not be used is told here.
     let parts = app.parts(Arc::new(LocalProcesses::with_guardian(guardian))).await?;
@@ -79,7 +81,7 @@ pub(crate) async fn run(
     let Given { values, loaded } = secrets::resolve(&app, &spec.id, &owner, sources).await?;
     spec.secrets = values;
     validate(&spec)?;
-    let options = RunnerOptions::default()
+    let mut options = RunnerOptions::default()
         .with_grace(app.config.grace)
         .with_log(app.config.log.clone())
         .with_max_artifact_bytes(app.config.max_artifact_bytes)
@@ -88,6 +90,7 @@ pub(crate) async fn run(
         .with_collect_limit(app.config.collect_limit)
         .with_builder_id(&app.config.builder_id)
         .with_provenance_form(app.config.provenance_form);
+    options.keep_log_with_artifacts = app.config.s3.is_some();
     let runner = JobRunner::new(parts, options);
     let ended = match promised {
         Some(id) => run_detached(&app, &runner, spec, &id).await,

@@ -360,6 +360,16 @@ impl SetupPlan {
     }
 }
 
+/// Whether a bucket keeps what was deleted or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Versions {
+    Kept,
+    #[default]
+    NotKept,
+    /// Nobody may know, or no server can tell: it is advice, and stops nothing.
+    Untold,
+}
+
 /// The configuration of a bucket as it was read.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Seen {
@@ -367,7 +377,7 @@ struct Seen {
     /// It belongs to the whole configuration: what is written without it resets it for everybody's rules.
     smallest: Option<TransitionDefaultMinimumObjectSize>,
     cors: Vec<CorsRule>,
-    is_versioned: bool,
+    versions: Versions,
 }
 
 /// Sets the bucket of a store up: it must exist, and its owner's other rules stay as they are.
@@ -484,13 +494,11 @@ impl BucketSetup {
             Err(e) if is_unknown(&e) && rules.cors_origins.is_empty() => {}
             Err(e) => return Err(self.refused(e)),
         }
-        match client.get_bucket_versioning().bucket(bucket).send().await {
-            Ok(found) => {
-                seen.is_versioned = found.status == Some(BucketVersioningStatus::Enabled);
-            }
-            Err(e) if is_unknown(&e) => {}
-            Err(e) => return Err(self.refused(e)),
-        }
+        seen.versions = match client.get_bucket_versioning().bucket(bucket).send().await {
+            Ok(found) if found.status == Some(BucketVersioningStatus::Enabled) => Versions::Kept,
+            Ok(_) => Versions::NotKept,
+            Err(_) => Versions::Untold,
+        };
         Ok(seen)
     }
 
@@ -525,11 +533,15 @@ impl BucketSetup {
             &mut rules,
         );
         let mut warnings = Vec::new();
-        if !seen.is_versioned {
-            let bucket = self.bucket();
-            warnings.push(format!(
+        let bucket = self.bucket();
+        match seen.versions {
+            Versions::Kept => {}
+            Versions::NotKept => warnings.push(format!(
                 "versioning of {bucket} is off: what is deleted or replaced by mistake cannot be brought back"
-            ));
+            )),
+            Versions::Untold => warnings.push(format!(
+                "whether versioning of {bucket} is on cannot be read: without it nothing deleted can be brought back"
+            )),
         }
         Ok(SetupPlan { rules, warnings, seen, lifecycle, cors })
     }

@@ -28,6 +28,10 @@ sys.stdin.read()
 server.stop()
 ";
 
+/// Who asks without it is anonymous, and sees no object.
+pub(crate) const AUTHORIZATION: &str =
+    "Authorization: AWS4-HMAC-SHA256 Credential=test/20240106/us-east-1/s3/aws4_request";
+
 /// A server on the loopback address, gone with its owner. It takes any credentials.
 pub(crate) struct Moto {
     server: Child,
@@ -51,14 +55,14 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// One request without a signature: its status, and the body of its answer.
+    /// One request: its status, and the body of its answer.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let (port, length) = (self.port, body.len());
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
+             {AUTHORIZATION}\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut answer = Vec::new();

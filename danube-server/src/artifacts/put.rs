@@ -23,6 +23,7 @@ pub(super) async fn put(
     args: PutArgs,
     environment: &Environment,
 ) -> Result<u8, Failure> {
+    app.config.check_kept(args.tags.keep_for, args.tags.keep_forever)?;
     let job = app.job(&args.job).await?;
     let source = open(&args.file).await?;
     let name = name_of(&args)?;
@@ -184,6 +185,7 @@ fn name_of(args: &PutArgs) -> Result<ArtifactName, Failure> {
 }
 
 pub(super) async fn tag(app: &App, args: TagArgs) -> Result<u8, Failure> {
+    app.config.check_kept(args.tags.keep_for, args.tags.keep_forever)?;
     let job = app.job(&args.job).await?;
     let mut change = RecordChange::default();
     for (key, value) in args.tags.tags {

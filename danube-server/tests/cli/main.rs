@@ -11,8 +11,14 @@ mod harness;
 mod keys;
 mod links;
 mod logs;
+#[path = "../../../danube-artifacts/tests/support/moto.rs"]
+mod moto;
+#[path = "../../../danube-artifacts/tests/support/python.rs"]
+mod python;
 mod recovery;
 mod run;
+#[cfg(feature = "s3")]
+mod s3;
 mod secrets;
 mod serve;
 mod source;

@@ -12,7 +12,7 @@ fn setup(prefix: &str, rules: BucketRules) -> BucketSetup {
 }
 
 fn seen(lifecycle: Vec<LifecycleRule>, cors: Vec<CorsRule>) -> Seen {
-    Seen { lifecycle, cors, smallest: None, is_versioned: true }
+    Seen { lifecycle, cors, smallest: None, versions: Versions::Kept }
 }
 
 fn foreign(id: &str, prefix: &str) -> LifecycleRule {
@@ -132,5 +132,19 @@ fn what_s3_would_refuse_is_refused_by_the_name_of_the_setting() {
             None => assert_eq!(told, None, "{rules:?}"),
             Some(named) => assert!(told.unwrap().starts_with(named), "{rules:?}"),
         }
+    }
+}
+
+#[test]
+fn a_bucket_without_versions_is_warned_about() {
+    for (versions, warns) in [
+        (Versions::Kept, None),
+        (Versions::NotKept, Some("is off")),
+        (Versions::Untold, Some("cannot be read")),
+    ] {
+        let seen = Seen { versions, ..Seen::default() };
+        let plan = setup("artifacts/", BucketRules::default()).decide(seen).unwrap();
+        assert_eq!(plan.warnings.len(), usize::from(warns.is_some()));
+        assert!(warns.is_none_or(|text| plan.warnings[0].contains(text)), "{:?}", plan.warnings);
     }
 }
