@@ -80,6 +80,9 @@ pub(crate) async fn run(
     }
     let Given { values, loaded } = secrets::resolve(&app, &spec.id, &owner, sources).await?;
     spec.secrets = values;
+    if app.config.s3.is_some() {
+        mask_bucket_keys(&mut spec, environment);
+    }
     validate(&spec)?;
     let mut options = RunnerOptions::default()
         .with_grace(app.config.grace)
@@ -99,6 +102,23 @@ pub(crate) async fn run(
     // An early return and a panic do the same.
     drop(loaded);
     ended
+}
+
+/// What opens the bucket is no secret of the job, but its steps see the environment: it is masked in what they print.
+fn mask_bucket_keys(spec: &mut JobSpec, environment: &Environment) {
+    for (name, value) in &environment.vars {
+        let Some(name @ ("AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN")) = name.to_str() else {
+            continue;
+        };
+        let is_own = spec.env.contains_key(name)
+            || spec.steps.iter().any(|step| step.env.contains_key(name))
+            || spec.secrets.iter().any(|(own, _)| own == name);
+        // One that is too short to be masked opens no bucket but that of a test.
+        if !is_own && value.len() >= danube_secrets::MIN_SECRET_BYTES {
+            let value = danube_core::SecretBytes::from(value.as_encoded_bytes().to_vec());
+            spec.secrets.push((name.to_owned(), value));
+        }
+    }
 }
 
 /// The job that was asked for, and where its secrets come from. Those that were in files it has already.

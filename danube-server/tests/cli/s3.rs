@@ -329,6 +329,23 @@ fn a_failed_jobs_log_is_in_the_bucket_too_and_no_bucket_is_no_verdict() {
 }
 
 #[test]
+fn what_opens_the_bucket_is_masked_in_what_a_job_prints() {
+    let here = InBucket::new("");
+    // `run` holds what is printed against the key.
+    let out = here.run(&["run", "--", "sh", "-c", "env; echo $AWS_SECRET_ACCESS_KEY"]);
+    assert!(
+        out.status.success() && contains(&out.stdout, b"AWS_SECRET_ACCESS_KEY=***"),
+        "{}",
+        said(&out)
+    );
+    assert!(here.danube.files_with(SECRET.as_bytes()).is_empty());
+    // A job's own keys are its own.
+    let own = ["run", "--env", "AWS_SECRET_ACCESS_KEY=of-the-job", "--", "sh", "-c"];
+    let out = here.run(&[&own[..], &["test $AWS_SECRET_ACCESS_KEY = of-the-job"]].concat());
+    assert!(out.status.success(), "{}", said(&out));
+}
+
+#[test]
 fn what_is_wrong_with_the_bucket_is_one_sentence_without_a_credential() {
     let setup = [&SETUP[..], &["--dry-run"]].concat();
     let mut here = InBucket::new("");
