@@ -145,7 +145,11 @@ impl S3Blobs {
             let request = self.client.put_object().bucket(&self.config.bucket).key(&key);
             request.if_none_match("*").send()
         };
-        write().await.map_err(|e| failed(self.fault(e)))?;
+        match write().await.map_err(|e| self.fault(e)) {
+            // 412: written before, and the answer was lost.
+            Err(fault) if fault.status() != Some(412) => return Err(failed(fault)),
+            _ => {}
+        }
         let again = write().await.map_err(|e| self.fault(e));
         self.delete_object(&key).await.map_err(failed)?;
         match again {

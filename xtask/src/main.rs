@@ -23,7 +23,7 @@ const TEST_TOOLS: &[(&str, &str)] = &[
 
 /// What the benchmarks are held against, with `--peers`: (program, Debian package).
 const BENCH_PEERS: &[(&str, &str)] =
-    &[("rg", "ripgrep"), ("s6-log", "s6"), ("multilog", "daemontools")];
+    &[("rg", "ripgrep"), ("s6-log", "s6"), ("multilog", "daemontools"), ("aws", "awscli")];
 
 /// The version that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -87,7 +87,7 @@ fn lint() -> Result<(), String> {
         "warnings",
     ]))?;
     // What can be used alone is built alone; together the features hide what one of them lacks.
-    for feature in ["attest", "archive", "store"] {
+    for feature in ["attest", "archive", "store", "s3"] {
         run(cargo(&["clippy", "--package", "danube-artifacts", "--no-default-features"]).args([
             "--features",
             feature,

@@ -25,11 +25,15 @@ const PARTS_AT_ONCE: usize = 4;
 /// What S3 takes in one upload.
 const MAX_PARTS: u64 = 10_000;
 /// Tells whose put an object is: whoever is not told how his own ended finds it by this.
-pub(super) const TOKEN: &str = "danube-put";
+const TOKEN: &str = "danube-put";
 
 /// As the checksum headers of S3 have it.
 pub(super) fn checksum(digest: &Sha256Digest) -> String {
     BASE64_STANDARD.encode(digest.as_bytes())
+}
+
+pub(super) fn token_of(head: &HeadObjectOutput) -> Option<&str> {
+    head.metadata()?.get(TOKEN).map(String::as_str)
 }
 
 /// A part of the body, or its end.
@@ -126,7 +130,7 @@ impl Target<'_> {
 
     /// Whether it was this put that wrote the object.
     fn wrote(&self, head: &HeadObjectOutput) -> bool {
-        head.metadata().and_then(|known| known.get(TOKEN)).is_some_and(|token| token == self.token)
+        token_of(head) == Some(self.token)
     }
 
     async fn put_parts(&self, first: Piece, pieces: Pieces) -> Result<Stored, Error> {

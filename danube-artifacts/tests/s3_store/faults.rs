@@ -249,3 +249,37 @@ async fn a_put_that_is_dropped_is_aborted() {
     assert_eq!(left(&store).await, 0);
     assert_eq!(content(&store, &key).await, None);
 }
+
+#[tokio::test]
+async fn an_upload_that_was_completed_by_somebody_who_died_stays_what_it_became() {
+    let store = fresh().await.with_part_bytes(PART_BYTES).unwrap();
+    let (key, bytes) = (key("a"), bytes_of(PART_BYTES, 7));
+    let id = store.begin(&key, PutOptions::default(), PART_BYTES).await.unwrap();
+    store.put_part(&id, 0, Bytes::from(bytes.clone())).await.unwrap();
+    let stored = store.complete(&id).await.unwrap();
+    // He put the blob, and never wrote down that he did.
+    let (bucket, state) = (&store.config().bucket, format!("artifacts/.uploads/{id}.json"));
+    let got = store.client().get_object().bucket(bucket).key(&state).send().await.unwrap();
+    let written = got.body.collect().await.unwrap().into_bytes();
+    let mut written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert!(written["stored"].take().is_object());
+    let put = store.client().put_object().bucket(bucket).key(&state);
+    put.body(written.to_string().into_bytes().into()).send().await.unwrap();
+
+    store.put_part(&id, 0, Bytes::from(bytes_of(PART_BYTES, 8))).await.unwrap();
+    assert_eq!(store.complete(&id).await.unwrap(), stored);
+    assert!(content(&store, &key).await.as_deref() == Some(&bytes));
+}
+
+#[tokio::test]
+async fn a_bucket_is_checked_before_the_first_blob() {
+    let store = fresh().await;
+    store.check().await.unwrap();
+    let listed = store.client().list_objects_v2().bucket(&store.config().bucket).send().await;
+    assert_eq!(listed.unwrap().contents().len(), 0, "the check leaves something behind");
+    let config = danube_artifacts::s3::S3Config::new("no-such-bucket");
+    let absent = S3Blobs::with_client(config, store.client().clone());
+    let refused = absent.check().await.unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("no bucket no-such-bucket: create it"), "{why}");
+}
