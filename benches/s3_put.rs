@@ -94,7 +94,11 @@ fn main() {
     if has_aws {
         println!("aws s3 cp   {:>6.0} MB/s, of which it takes {start:.1?} to start", speed(theirs));
         let working = theirs.saturating_sub(start);
-        println!("danube / aws {:.2}; without its start {:.2}", ratio(theirs, ours), ratio(working, ours));
+        println!(
+            "danube / aws {:.2}; without its start {:.2}",
+            ratio(theirs, ours),
+            ratio(working, ours)
+        );
     }
 }
 
