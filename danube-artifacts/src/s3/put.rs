@@ -263,8 +263,7 @@ impl UnderWay {
 
     /// Has the server forget the parts. Where that fails a sweep does it.
     async fn abort(mut self) -> Ended {
-        self.over = true;
-        match self.store.abort_multipart(&self.object, &self.id).await {
+        let ended = match self.store.abort_multipart(&self.object, &self.id).await {
             Ok(()) => Ended::Aborted,
             Err(fault) if fault.is("NoSuchUpload") => Ended::NotThere,
             Err(fault) => {
@@ -272,7 +271,9 @@ impl UnderWay {
                 tracing::warn!(object, %fault, "the parts of a put are left for the next sweep");
                 Ended::Unknown
             }
-        }
+        };
+        self.over = true;
+        ended
     }
 }
 

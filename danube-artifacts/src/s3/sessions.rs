@@ -191,6 +191,26 @@ impl S3Blobs {
         Ok(Some(Stored { size_bytes: blob.size_bytes, digest }))
     }
 
+    async fn complete_now(
+        &self,
+        id: &UploadId,
+        state: &UploadState,
+        kept: Vec<Kept>,
+    ) -> Result<Stored, Error> {
+        let (key, body) = (&state.key, self.whole(id, kept));
+        match self.store(key, body, state.options.clone(), id.as_str()).await {
+            Err(Error::Body { key, source }) => match source.downcast::<Error>() {
+                Ok(part) => Err(*part),
+                Err(source) => Err(Error::Body { key, source }),
+            },
+            // Perhaps somebody else completed it at the same time.
+            Err(Error::Exists { key }) => {
+                self.completed_before(id, &key).await?.ok_or(Error::Exists { key })
+            }
+            done => done,
+        }
+    }
+
     /// The parts one after another, each of them checked against its name.
     fn whole(&self, id: &UploadId, parts: Vec<Kept>) -> ByteStream {
         let (store, id) = (self.clone(), id.clone());
@@ -344,16 +364,7 @@ impl UploadSessions for S3Blobs {
             Some(stored) => stored,
             None => {
                 check_whole(&state)?;
-                let body = self.whole(id, kept);
-                // Two that complete it at once put one token: whoever is later finds it done.
-                let stored = self.store(&state.key, body, state.options, id.as_str()).await;
-                stored.map_err(|e| match e {
-                    Error::Body { key, source } => match source.downcast::<Error>() {
-                        Ok(part) => *part,
-                        Err(source) => Error::Body { key, source },
-                    },
-                    e => e,
-                })?
+                self.complete_now(id, &state, kept).await?
             }
         };
         let Stored { size_bytes, digest } = stored;
