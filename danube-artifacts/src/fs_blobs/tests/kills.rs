@@ -36,7 +36,7 @@ fn random(below: u64) -> u64 {
 
 /// The content of a version: no chunk is one of another version, or another one of its own.
 fn chunks_of(version: u64, len: u64) -> impl Iterator<Item = Vec<u8>> + Send {
-    let pattern: Vec<u8> = (0..CHUNK_BYTES as u64).map(|at| (at * at >> 5) as u8).collect();
+    let pattern: Vec<u8> = (0..CHUNK_BYTES as u64).map(|at| ((at * at) >> 5) as u8).collect();
     (0..len.div_ceil(CHUNK_BYTES as u64)).map(move |at| {
         let left = usize::try_from(len - at * CHUNK_BYTES as u64).unwrap_or(usize::MAX);
         let mut chunk = pattern[..left.min(CHUNK_BYTES)].to_vec();
