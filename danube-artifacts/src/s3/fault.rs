@@ -45,7 +45,10 @@ impl Fault {
             SdkError::ResponseError(_) => ErrorClass::Unavailable,
             _ => class_of(status, code.as_deref()),
         };
-        let mut said = message.unwrap_or_else(|| chain(error));
+        let mut said = message.unwrap_or_else(|| match code.is_some() {
+            true => "the server refused it".to_owned(),
+            false => chain(error),
+        });
         match code.as_deref() {
             Some("NoSuchBucket") => {
                 said = format!("there is no bucket {bucket}: create it, or name another one");
