@@ -192,7 +192,13 @@ impl Default for Artifacts {
     fn default() -> Self {
         let CollectLimits { max_file_bytes, max_total_bytes, max_files, .. } =
             CollectLimits::default();
-        Self { max_file_bytes, max_total_bytes, max_files, cors_origins: Vec::new(), s3: Bucket::default() }
+        Self {
+            max_file_bytes,
+            max_total_bytes,
+            max_files,
+            cors_origins: Vec::new(),
+            s3: Bucket::default(),
+        }
     }
 }
 

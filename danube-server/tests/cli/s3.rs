@@ -107,7 +107,9 @@ fn actions(plan: &Value) -> Vec<(String, String)> {
 
 #[test]
 fn a_bucket_is_set_up_once_and_the_rules_of_others_stay() {
-    let here = InBucket::new("expire_days = 365\n[artifacts]\ncors_origins = [\"https://ci.example.com\"]");
+    let here = InBucket::new(
+        "expire_days = 365\n[artifacts]\ncors_origins = [\"https://ci.example.com\"]",
+    );
     let lifecycle = format!("/{}?lifecycle", here.bucket);
     let theirs = "<LifecycleConfiguration><Rule><ID>backup</ID><Filter><Prefix>backup/</Prefix></Filter>\
         <Status>Enabled</Status><Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>";
