@@ -35,6 +35,7 @@ pub(super) async fn url(app: &App, args: UrlArgs) -> Result<u8, Failure> {
 
 pub(super) async fn adopt(app: &App, args: AdoptArgs) -> Result<u8, Failure> {
     let AdoptArgs { job, name, size, sha256, content_type, tags } = args;
+    app.config.check_kept(tags.keep_for, tags.keep_forever)?;
     let job = app.job(&job).await?;
     let mut options = KeepOptions::default()
         .with_max_bytes(app.config.max_artifact_bytes)

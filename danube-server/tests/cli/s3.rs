@@ -188,6 +188,7 @@ fn what_is_kept_for_ever_and_a_bucket_that_deletes_exclude_each_other() {
     here.expect(0, &apply);
     fs::write(here.danube.work().join("b.txt"), "b").unwrap();
     let put = ["artifacts", "put", "latest", "b.txt"];
+    here.expect(2, &["artifacts", "adopt", "latest", "b.txt", "--keep-forever"]);
     for longer in [&["--keep-forever"][..], &["--keep-for", "366d"]] {
         let told = here.refused(2, &[&put[..], longer].concat());
         assert!(told.contains("expire_days"), "{told}");
@@ -285,6 +286,28 @@ fn the_life_of_an_artifact_in_a_bucket() {
             "provenance.dsse.json",
         ],
     );
+
+    // Links are the bucket's own: whoever has one needs no credential, and nothing of Danube.
+    let curl = |args: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail"]).args(args);
+        command.current_dir(here.danube.work()).output().unwrap()
+    };
+    let url = here.expect(0, &["artifacts", "url", "latest", "out/a.txt"]);
+    assert!(url.starts_with(&moto().url()), "{url}");
+    let got = curl(&[url.lines().next().unwrap()]);
+    assert_eq!(got.stdout, b"hello\n", "{}", said(&got));
+    fs::write(here.danube.work().join("page.html"), "<p>").unwrap();
+    let link = here.expect(0, &["artifacts", "url", "latest", "page.html", "--put"]);
+    let mut args = vec!["--upload-file", "page.html"];
+    args.extend(link.lines().skip(1).flat_map(|header| ["--header", header]));
+    args.push(link.lines().next().unwrap());
+    let put = curl(&args);
+    assert!(put.status.success(), "{}", said(&put));
+    here.expect(0, &["artifacts", "adopt", "latest", "page.html"]);
+    here.expect(0, &["artifacts", "archive", "latest", "page.html"]);
+    here.expect(1, &["artifacts", "get", "latest", "page.html", "--to", "-"]);
+    here.expect(0, &["artifacts", "delete", "latest", "page.html"]);
 
     fs::write(here.danube.work().join("parts"), vec![7; 20_000_000]).unwrap();
     here.expect(0, &["artifacts", "put", "latest", "parts", "--tag", "by=hand"]);
