@@ -269,8 +269,13 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn of_many_changes_at_once_the_list_misses_none() {
-        for _ in 0..10 {
-            let house = std::sync::Arc::new(house());
+        // Files: their calls take long enough to overtake each other.
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let mut house = house();
+            let blobs = crate::FsBlobs::new(dir.path().join(round.to_string()));
+            house.artifacts.blobs = std::sync::Arc::new(blobs);
+            let house = std::sync::Arc::new(house);
             let kept = house.keep("a", b"x").await;
             let changing = (0..8).map(|at| {
                 let (house, named) = (house.clone(), kept.name.clone());
