@@ -183,17 +183,49 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     {
+        self.write_as(Synchronous::Full, operation, work).await
+    }
+
+    async fn write_as<T, F>(
+        &self,
+        synchronous: Synchronous,
+        operation: &'static str,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+    {
         let inner = self.0.clone();
         let mut writer = inner.writer.clone().lock_owned().await;
         blocking(move || {
             inner.place.check()?;
             let result = inner
-                .write_once(&mut writer, work)
+                .write_once(&mut writer, synchronous, work)
                 .map_err(|fault| inner.explain(fault, operation))?;
             inner.watch_the_log();
             Ok(result)
         })
         .await
+    }
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy)]
+enum Synchronous {
+    /// The disk: what is acknowledged survives the death of the machine.
+    Full,
+    /// The system: it survives the death of the process now, and that of the machine with the next commit that is
+    /// full, which syncs the same log.
+    Normal,
+}
+
+impl Synchronous {
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "PRAGMA synchronous = FULL",
+            Self::Normal => "PRAGMA synchronous = NORMAL",
+        }
     }
 }
 
@@ -210,12 +242,14 @@ impl Inner {
     fn write_once<T>(
         &self,
         writer: &mut Connection,
+        synchronous: Synchronous,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         if !writer.is_autocommit() {
             // The rollback of a call before failed with the disk.
             writer.execute_batch("ROLLBACK")?;
         }
+        writer.execute_batch(synchronous.pragma())?;
         // IMMEDIATE: a transaction that begins as a reader cannot wait for its turn to write.
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: u32 =

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use danube_artifacts::{
-    ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, Error, RecordChange,
+    ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, ArtifactState, Error, RecordChange,
 };
 use danube_core::{ArtifactName, JobId};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::Store;
 use super::jobs::{number, parsed, time, time_if_any};
+use super::{Store, Synchronous};
 use crate::sql;
 
 #[async_trait]
@@ -20,7 +20,12 @@ impl ArtifactIndex for Store {
         record.validate()?;
         let values = Values::of(record)?;
         let operation = format!("put {}/{}", record.job, record.name);
-        let put = self.write("record an artifact", move |transaction| {
+        // What is uploading counts only when its signature is recorded, and that commit syncs this one, too.
+        let synchronous = match record.state {
+            ArtifactState::Uploading => Synchronous::Normal,
+            _ => Synchronous::Full,
+        };
+        let put = self.write_as(synchronous, "record an artifact", move |transaction| {
             let record = &values.record;
             let mut other = transaction.prepare_cached(sql::OTHER_ARTIFACT_OF_ID)?;
             let key = [&record.id.to_string(), record.job.as_str(), record.name.as_str()];
