@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use danube_core::{ArtifactName, ByteRange, Clock, JobId, Sha256Digest, Timestamp};
+use futures_util::StreamExt;
 
 use crate::attest::{self, Envelope, LogSubject, ProvenanceInput};
+use crate::intake::Intake;
 use crate::stream::peek;
 use crate::{
     ArtifactId, ArtifactIndex, ArtifactKind, ArtifactRecord, ArtifactState, Blob, BlobKey,
@@ -258,20 +260,24 @@ impl Artifacts {
         self.record(record, stored).await
     }
 
-    /// Completes an upload in parts and records what it became as `uploading`; doing it again gives the same.
-    /// Of `options` counts what [`KeepOptions::put`] does not give: that was said when the upload began.
+    /// Completes an upload in parts and records what it became as `uploading`. Doing it again gives the record that is
+    /// there, whatever became of it since: signed, tagged, archived. Of `options` counts what [`KeepOptions::put`] does not
+    /// give: that was said when the upload began.
     ///
     /// # Errors
     ///
     /// Those of [`UploadSessions::complete`], of [`BlobStore::get`] and [`ArtifactIndex::put`];
-    /// [`Error::Invalid`] for an upload that is no artifact.
+    /// [`Error::Invalid`] for an upload that is no artifact. Of an upload that was complete before: [`Error::NotFound`] when
+    /// what it became is gone, [`Error::Replaced`] when another artifact took its place, [`Error::NotActive`] when it is
+    /// being deleted.
     pub async fn keep_upload(
         &self,
         uploads: &dyn UploadSessions,
         id: &UploadId,
         options: KeepOptions,
     ) -> Result<ArtifactRecord, Error> {
-        let key = uploads.upload(id).await?.key;
+        let state = uploads.upload(id).await?;
+        let key = state.key;
         let BlobPart::Artifact(name) = key.part() else {
             return Err(Error::invalid("upload", &key.to_string(), "is no artifact"));
         };
@@ -279,6 +285,24 @@ impl Artifacts {
         let mut record = Self::record_of(key.job(), name, options)?;
         record.id = ArtifactId::of_upload(id);
         let stored = uploads.complete(id).await?;
+        match self.index.get(key.job(), name).await {
+            Ok(known) if known.id == record.id => {
+                return match known.state {
+                    ArtifactState::Deleted => Err(links::not_active(known)),
+                    _ => Ok(known),
+                };
+            }
+            // Whoever completed it may have died before it was recorded; or it was, and that is long ago.
+            Ok(_) | Err(Error::NoRecord { .. }) if state.stored.is_some() => {
+                let body = self.blobs.get(&key, None).await?.body;
+                let any = PutOptions::default().with_max_bytes(u64::MAX);
+                if measure(&key, body, any).await?.digest != stored.digest {
+                    return Err(Error::Replaced { job: key.job().clone(), name: name.clone() });
+                }
+            }
+            Ok(_) | Err(Error::NoRecord { .. }) => {}
+            Err(error) => return Err(error),
+        }
         if record.content_type.is_empty() {
             let head = (stored.size_bytes > 0).then(|| ByteRange::new(0, SNIFFED_BYTES as u64));
             let (head, _) = peek(self.blobs.get(&key, head).await?.body, SNIFFED_BYTES).await;
@@ -637,6 +661,20 @@ fn tell(record: &mut ArtifactRecord, kind: Option<ArtifactKind>, head: &[u8]) {
         record.content_type = content_type_of(&record.name, head);
         record.kind = kind.unwrap_or_else(|| ArtifactKind::of(&record.name, &record.content_type));
     }
+}
+
+/// Reads a body to its end, and tells what it was.
+async fn measure(
+    key: &BlobKey,
+    mut body: ByteStream,
+    options: PutOptions,
+) -> Result<Stored, Error> {
+    let mut intake = Intake::new(key.clone(), options)?;
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;
+        intake.take(&chunk)?;
+    }
+    intake.finish()
 }
 
 /// What the first bytes say beyond doubt, then what the name says, then whether it looks like text.

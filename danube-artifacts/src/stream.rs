@@ -30,7 +30,9 @@ pub fn file_stream(file: File) -> ByteStream {
 }
 
 /// The first `want` bytes of a stream, fewer where it ends or fails earlier, and the stream as it was.
-pub(crate) async fn peek(mut body: ByteStream, want: usize) -> (Vec<u8>, ByteStream) {
+pub(crate) async fn peek(body: ByteStream, want: usize) -> (Vec<u8>, ByteStream) {
+    // One that ended here is asked again by who reads it whole, and many streams panic then.
+    let mut body = body.fuse();
     let (mut head, mut taken) = (Vec::new(), Vec::new());
     while head.len() < want {
         let Some(chunk) = body.next().await else { break };

@@ -1,10 +1,9 @@
 //! Links to artifacts, and recording what came by one.
 
 use danube_core::{ArtifactName, JobId};
-use futures_util::StreamExt;
 
-use super::{Artifacts, KeepOptions, SNIFFED_BYTES, tell};
-use crate::intake::{Intake, Meter};
+use super::{Artifacts, KeepOptions, SNIFFED_BYTES, measure, tell};
+use crate::intake::Meter;
 use crate::stream::peek;
 use crate::{
     ArtifactRecord, ArtifactState, BlobKey, BlobPart, ByteStream, Error, Link, LinkGrant,
@@ -128,18 +127,13 @@ impl Artifacts {
             Err(e) => return Err(e),
         }
         let body = self.blobs.get(&key, None).await?.body;
-        let (head, mut body) = peek(body, SNIFFED_BYTES).await;
+        let (head, body) = peek(body, SNIFFED_BYTES).await;
         tell(&mut record, kind, &head);
-        let mut intake = Intake::new(key.clone(), put)?;
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|source| Error::Body { key: key.clone(), source })?;
-            intake.take(&chunk)?;
-        }
-        self.record(record, intake.finish()?).await
+        self.record(record, measure(&key, body, put).await?).await
     }
 }
 
-fn not_active(record: ArtifactRecord) -> Error {
+pub(super) fn not_active(record: ArtifactRecord) -> Error {
     let ArtifactRecord { job, name, state, .. } = record;
     Error::NotActive { job, name, state }
 }

@@ -348,6 +348,65 @@ async fn an_upload_in_parts_becomes_an_artifact_like_any_other() {
 }
 
 #[tokio::test]
+async fn an_upload_completed_again_later_changes_nothing() {
+    let house = house();
+    let blobs = MemoryBlobs::new();
+    let index = MemoryIndex::new();
+    let artifacts = Artifacts::new(
+        Arc::new(blobs.clone()),
+        Arc::new(index.clone()),
+        Arc::clone(&house.key) as _,
+        Arc::new(house.clock.clone()),
+    );
+    let (job, named) = (&house.job, name("a"));
+    let key = BlobKey::artifact(job, &named);
+    let replace = KeepOptions::default().with_mode(PutMode::Replace).with_content_type("a/b");
+    let upload = async |bytes: &'static str| {
+        let id = blobs.begin(&key, replace.put(), crate::MIN_PART_BYTES).await.unwrap();
+        blobs.put_part(&id, 0, bytes.into()).await.unwrap();
+        id
+    };
+    let again = async |id| artifacts.keep_upload(&blobs, id, replace.clone()).await;
+
+    let first = upload("first").await;
+    let kept = again(&first).await.unwrap();
+    artifacts.sign(&kept).await.unwrap();
+    let pinned = RecordChange::default().with_keep_forever(true).with_tag("k", "v");
+    artifacts.change(job, &named, &pinned).await.unwrap();
+    house.clock.advance(Duration::from_secs(9));
+    let archived = artifacts.archive(job, &named).await.unwrap();
+    assert_eq!(again(&first).await.unwrap(), archived, "it is as it was, and not only its id");
+
+    // Another one took its place, and whoever completed that died before it was recorded.
+    let second = upload("second").await;
+    blobs.complete(&second).await.unwrap();
+    let kept = again(&second).await.unwrap();
+    assert_eq!((kept.id, kept.size_bytes), (ArtifactId::of_upload(&second), 6));
+    assert!(matches!(again(&first).await.unwrap_err(), Error::Replaced { .. }));
+    assert_eq!(artifacts.get(job, &named).await.unwrap(), kept);
+
+    let deleted = RecordChange::state(ArtifactState::Deleted);
+    index.change(job, &named, &deleted).await.unwrap();
+    assert_eq!(again(&second).await.unwrap_err().class(), ErrorClass::Gone);
+    artifacts.delete(job, &named).await.unwrap();
+    for id in [&first, &second] {
+        assert_eq!(again(id).await.unwrap_err().class(), ErrorClass::NotFound);
+    }
+    assert_eq!(artifacts.list(job).await.unwrap(), [], "no record of bytes that are gone");
+}
+
+#[tokio::test]
+async fn a_body_that_ended_is_not_asked_again() {
+    let house = house();
+    // Such a stream panics when it is.
+    let once =
+        futures_util::stream::unfold(true, async |more| more.then(|| (Ok("x".into()), false)));
+    let options = KeepOptions::default();
+    let kept = house.artifacts.keep(&house.job, &name("a"), Box::pin(once), options).await;
+    assert_eq!(kept.unwrap().size_bytes, 1);
+}
+
+#[tokio::test]
 async fn the_first_bytes_are_looked_at_and_arrive() {
     let house = house();
     let png: Vec<u8> = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 20_000]].concat();
