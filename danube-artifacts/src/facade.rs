@@ -569,7 +569,7 @@ impl Artifacts {
     }
 
     /// [Deletes](Self::delete) several artifacts of a job, and writes its records once. It goes on after one that cannot
-    /// be deleted.
+    /// be deleted. The provenance of the job and the copy of its log stay, also where it has no other artifacts.
     ///
     /// # Errors
     ///
@@ -577,7 +577,7 @@ impl Artifacts {
     pub async fn delete_each(&self, job: &JobId, names: &[ArtifactName]) -> Result<u64, Error> {
         let (mut freed, mut failed) = (0, None);
         for name in names {
-            match delete_artifact(&*self.blobs, &*self.index, job, name).await {
+            match delete_alone(&*self.blobs, &*self.index, job, name).await {
                 Ok(bytes) => freed += bytes,
                 Err(error) => drop(failed.get_or_insert(error)),
             }
@@ -625,9 +625,22 @@ pub struct Deleted {
     pub bytes_freed: u64,
 }
 
-/// Deletes in the order that a crash cannot spoil: mark, bytes, signature, record; and with the last
-/// artifact of a job its provenance.
+/// Deletes an artifact, and with the last one of a job what is kept once for it.
 pub(crate) async fn delete_artifact(
+    blobs: &dyn BlobStore,
+    index: &dyn ArtifactIndex,
+    job: &JobId,
+    name: &ArtifactName,
+) -> Result<u64, Error> {
+    let mut freed = delete_alone(blobs, index, job, name).await?;
+    if index.list(job, None, 1).await?.is_empty() {
+        freed += delete_provenance(blobs, job).await?;
+    }
+    Ok(freed)
+}
+
+/// Deletes in the order that a crash cannot spoil: mark, bytes, signature, record.
+async fn delete_alone(
     blobs: &dyn BlobStore,
     index: &dyn ArtifactIndex,
     job: &JobId,
@@ -640,9 +653,6 @@ pub(crate) async fn delete_artifact(
     let mut freed = blobs.delete(&BlobKey::artifact(job, name)).await?;
     freed += blobs.delete(&BlobKey::signature(job, name)).await?;
     index.remove(job, name).await?;
-    if index.list(job, None, 1).await?.is_empty() {
-        freed += delete_provenance(blobs, job).await?;
-    }
     Ok(freed)
 }
 

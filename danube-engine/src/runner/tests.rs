@@ -559,6 +559,31 @@ async fn only_a_job_that_succeeds_keeps_anything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_job_that_lost_its_artifacts_the_copy_of_the_log_stays() {
+    type Fault = fn(&str) -> bool;
+    let cases: [(&str, Fault); 3] = [
+        ("a copy fails", |what| what == "blob put job-1/b"),
+        ("a signature fails", |what| what.ends_with("b.sig")),
+        ("the proof fails", |what| what.ends_with("provenance.json")),
+    ];
+    for (desc, fault) in cases {
+        let mut house = House::new([Script::new().stdout("x\n")]);
+        house.options = RunnerOptions::default().with_log_kept_with_artifacts();
+        std::fs::write(house.work_dir().join("a"), "a").unwrap();
+        std::fs::write(house.work_dir().join("b"), "b").unwrap();
+        let mut spec = house.spec(&["one"]);
+        spec.artifacts.paths = vec!["*".into()];
+        house.diary.fail_when(move |what| fault(what) && !what.starts_with("blob delete"));
+        let outcome = house.run(spec).await;
+        assert_eq!(outcome.job.state, JobState::Lost, "{desc}");
+        let left = house.blobs.list(&job()).await.unwrap();
+        assert_eq!(left, [BlobKey::log(&job())], "{desc}");
+        let copy = house.blob(&left[0]).await;
+        assert_eq!(String::from_utf8(copy).unwrap(), house.log().await, "{desc}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_fails_collects_nothing_and_proves_nothing() {
     let house = House::new([Script::new().exit(1)]);
     std::fs::write(house.work_dir().join("a"), "a").unwrap();
