@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use danube_artifacts::attest::Source;
 use danube_secrets::MASK;
-use tokio::io::{AsyncRead, AsyncReadExt, copy, sink};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, copy, sink};
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
 
@@ -213,7 +213,7 @@ impl Git {
 
         let modules = root.join(".gitmodules");
         let has_modules = spawn_blocking(move || modules.symlink_metadata().is_ok()).await;
-        if has_modules.unwrap_or(true) {
+        if has_modules.unwrap_or(true) || self.holds_repositories().await? {
             return Err(SourceError::Submodules);
         }
         let status = [
@@ -243,9 +243,33 @@ impl Git {
         if is_yes { Ok(stdout) } else { Err(SourceError::Git { operation, said }) }
     }
 
-    /// Asks git, and takes one line feed from the end of its answer.
-    async fn ask(&self, args: &[&str]) -> Result<Answer, SourceError> {
-        let failed = |e| git_failed("cannot be run", e);
+    /// Whether the tree names commits of other repositories: those are submodules without a `.gitmodules` too, which
+    /// is what adding a directory with a repository in it makes.
+    async fn holds_repositories(&self) -> Result<bool, SourceError> {
+        let operation = "cannot list its files";
+        let failed = |e| git_failed(operation, e);
+        let mut listing = self.command(&["ls-files", "--stage", "-z", "--", ":/"]);
+        let mut child = listing.stderr(Stdio::null()).spawn().map_err(failed)?;
+        if let Some(stdout) = child.stdout.take() {
+            let (mut listed, mut entry) = (BufReader::new(stdout), Vec::new());
+            // `MODE OBJECT STAGE TAB PATH NUL`, again and again.
+            while (&mut listed).take(MAX_ANSWER).read_until(0, &mut entry).await.map_err(failed)?
+                > 0
+            {
+                if entry.starts_with(b"160000 ") {
+                    return Ok(true);
+                }
+                entry.clear();
+            }
+        }
+        match child.wait().await.map_err(failed)?.success() {
+            true => Ok(false),
+            false => Err(SourceError::Git { operation, said: "it says no".to_owned() }),
+        }
+    }
+
+    /// git with these arguments, and with nothing of the tree's that it would run.
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(SAFELY).args(args).current_dir(&self.dir).kill_on_drop(true);
         command.env_clear().envs(self.env.iter().cloned()).env("LC_ALL", "C");
@@ -253,7 +277,13 @@ impl Git {
         command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
+        command
+    }
+
+    /// Asks git, and takes one line feed from the end of its answer.
+    async fn ask(&self, args: &[&str]) -> Result<Answer, SourceError> {
+        let failed = |e| git_failed("cannot be run", e);
+        let mut child = self.command(args).spawn().map_err(failed)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), child.wait());
         let (mut stdout, stderr, status) =

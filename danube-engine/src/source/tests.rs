@@ -176,6 +176,24 @@ async fn whatever_is_not_committed_is_no_source() {
 }
 
 #[tokio::test]
+async fn a_repository_in_the_tree_is_a_submodule_whatever_names_it() {
+    let place = Place::new();
+    let inner = place.tree.join("z/inner");
+    place.write("z/inner/s", "s");
+    for args in [&["init", "--quiet"][..], &["add", "s"], &["commit", "--quiet", "--message", "x"]]
+    {
+        place.git_in(&inner, args);
+    }
+    place.commit();
+    // Nobody would see this: git does not look into it.
+    place.write("z/inner/s", "changed");
+    for dir in [place.tree.clone(), place.tree.join("src")] {
+        let refused = place.in_dir(&dir).await.unwrap_err();
+        assert!(matches!(refused, SourceError::Submodules), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_told_is_not_told_and_the_reason_is() {
     let place = Place::empty();
     place.git(&["init", "--quiet"]);
