@@ -334,14 +334,16 @@ impl House {
     pub(crate) fn new(scripts: impl IntoIterator<Item = Script>) -> Self {
         let diary = Arc::new(Diary::default());
         let memory_logs = MemoryLogs::new();
+        let clock = ManualClock::new("2024-01-06T12:00:00Z".parse().unwrap());
+        let blobs = MemoryBlobs::new().with_clock(Arc::new(clock.clone()));
         Self {
             scripted: Scripted::new(scripts),
             logs: Arc::new(Spy { inner: memory_logs.clone(), diary: diary.clone() }),
             memory_logs,
             jobs: Arc::new(Spy { inner: MemoryJobs::new(), diary: diary.clone() }),
-            blobs: Arc::new(Spy { inner: MemoryBlobs::new(), diary: diary.clone() }),
+            blobs: Arc::new(Spy { inner: blobs, diary: diary.clone() }),
             index: Arc::new(MemoryIndex::new()),
-            clock: ManualClock::new("2024-01-06T12:00:00Z".parse().unwrap()),
+            clock,
             diary,
             options: RunnerOptions::default(),
             signing_key: Arc::new(SigningKey::generate().unwrap()),

@@ -13,8 +13,9 @@ use crate::retry::retrying;
 
 /// A sweep with the facts of the jobs laid over it.
 ///
-/// * What belongs to a job came to rest when the job ended; as long as it has not, never. A log must be
-///   sealed too: [`seal_abandoned`](crate::seal_abandoned) does that where the owner could not.
+/// * What belongs to a job came to rest when the job ended; as long as it has not, never. An artifact that was added
+///   later did when it was stored. A log must be sealed too: [`seal_abandoned`](crate::seal_abandoned) does that where
+///   the owner could not.
 /// * The `retention_days` of a job hold for whatever does not say itself how long it is kept.
 /// * What belongs to no known job keeps its own facts.
 /// * What is deleted is marked in the job's record, after it is gone.
@@ -67,10 +68,12 @@ impl Sweep for JobSweep {
                 }
             };
             if let Some(Facts { finished_at, keep_for }) = facts {
-                // A log that nobody sealed does not rest, whatever its job says: see `seal_abandoned`.
-                if candidate.kind != CandidateKind::Log || candidate.finished_at.is_some() {
-                    candidate.finished_at = finished_at;
-                }
+                candidate.finished_at = match (candidate.kind, candidate.finished_at) {
+                    // A log that nobody sealed does not rest, whatever its job says: see `seal_abandoned`.
+                    (CandidateKind::Log, None) => None,
+                    (CandidateKind::Artifact, Some(own)) => finished_at.map(|ended| ended.max(own)),
+                    _ => finished_at,
+                };
                 candidate.keep_for = candidate.keep_for.or(keep_for);
             }
         }

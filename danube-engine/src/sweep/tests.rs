@@ -120,6 +120,38 @@ async fn an_own_time_to_keep_wins_over_the_job() {
 }
 
 #[tokio::test]
+async fn what_is_added_to_a_job_that_is_over_has_its_whole_time() {
+    let house = finished(Some(14)).await;
+    let day = Duration::from_secs(86_400);
+    house.clock.advance(20 * day);
+    let blobs = house.artifacts();
+    let keep = danube_artifacts::KeepOptions::default();
+    let (own, jobs) = ("own".parse().unwrap(), "jobs".parse().unwrap());
+    for (name, keep_for) in [(&own, Some(7 * day)), (&jobs, None)] {
+        let keep = keep.clone().with_keep_for(keep_for);
+        let body = danube_artifacts::bytes_stream("abc");
+        let kept = blobs.keep(&job(), name, body, keep).await.unwrap();
+        blobs.sign(&kept).await.unwrap();
+    }
+    // What came by a link and nobody recorded yet.
+    let key = danube_artifacts::BlobKey::artifact(&job(), &"linked".parse().unwrap());
+    let put = danube_artifacts::PutOptions::default();
+    house.blobs.put(&key, danube_artifacts::bytes_stream("abc"), put).await.unwrap();
+    let reaper = Reaper::new(house.clock(), Retention::default())
+        .with_sweep(CandidateKind::Artifact, Arc::new(artifacts(&house)));
+    let reaped = async || {
+        let report = reaper.run().await.unwrap();
+        assert!(report.failed.is_empty());
+        report.reaped.into_iter().map(|(candidate, _)| candidate.id).collect::<Vec<_>>()
+    };
+    assert_eq!(reaped().await, ["a", "b"], "those of the job itself");
+    house.clock.advance(8 * day);
+    assert_eq!(reaped().await, ["own"]);
+    house.clock.advance(7 * day);
+    assert_eq!(reaped().await, ["jobs", "linked"]);
+}
+
+#[tokio::test]
 async fn a_reaper_deletes_by_the_jobs_age_and_the_record_tells() {
     let house = finished(Some(2)).await;
     let reaper = Reaper::new(house.clock(), Retention::default())
