@@ -1,6 +1,6 @@
 //! What the reaper sees of artifacts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,16 +62,17 @@ impl ArtifactSweep {
     async fn unrecorded(
         &self,
         job: &JobId,
-        recorded: &BTreeSet<(JobId, ArtifactName)>,
+        recorded: &BTreeMap<JobId, BTreeSet<ArtifactName>>,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), Error> {
         let keys = self.blobs.list(job).await?;
+        let recorded = recorded.get(job);
         let mut names: BTreeSet<ArtifactName> = BTreeSet::new();
         let mut has_artifacts = false;
         for key in &keys {
             if let BlobPart::Artifact(name) | BlobPart::Signature(name) = key.part() {
                 has_artifacts = true;
-                if !recorded.contains(&(job.clone(), name.clone())) {
+                if recorded.is_none_or(|recorded| !recorded.contains(name)) {
                     names.insert(name.clone());
                 }
             }
@@ -81,9 +82,8 @@ impl ArtifactSweep {
                 candidates.push(facts.candidate(job, name.as_str()));
             }
         }
-        let is_recorded = |key: &(JobId, ArtifactName)| key.0 == *job;
         if !has_artifacts
-            && !recorded.iter().any(is_recorded)
+            && recorded.is_none()
             && let Some(facts) = self.provenance_facts(job).await?
         {
             candidates.push(facts.candidate(job, METADATA_DIR));
@@ -144,7 +144,10 @@ impl ArtifactSweep {
         // Absent, the list of the records says nothing wrong, wherever this ends.
         self.blobs.delete(&BlobKey::records(job)).await?;
         let freed = delete_artifact(&*self.blobs, &*self.index, job, &name).await?;
-        tidy_records(&*self.blobs, &*self.index, job).await?;
+        // The artifact is gone whatever becomes of this.
+        if let Err(error) = tidy_records(&*self.blobs, &*self.index, job).await {
+            tracing::warn!(%job, %error, "the list of the artifacts that are left is not written");
+        }
         Ok(Ok(freed))
     }
 }
@@ -232,10 +235,10 @@ impl Sweep for ArtifactSweep {
             jobs.extend(page);
         }
         let mut candidates = Vec::new();
-        let mut recorded = BTreeSet::new();
+        let mut recorded = BTreeMap::<JobId, BTreeSet<ArtifactName>>::new();
         for record in self.records().await.map_err(failed)? {
             candidates.push(candidate_of(&record));
-            recorded.insert((record.job, record.name));
+            recorded.entry(record.job).or_default().insert(record.name);
         }
         for job in jobs {
             self.unrecorded(&job, &recorded, &mut candidates).await.map_err(failed)?;

@@ -133,6 +133,27 @@ async fn reaping_everything_leaves_nothing_and_can_be_done_twice() {
 }
 
 #[tokio::test]
+async fn what_is_gone_is_told_so_where_the_list_of_the_rest_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs: Arc<dyn BlobStore> = Arc::new(crate::FsBlobs::new(dir.path()));
+    let index: Arc<dyn ArtifactIndex> = Arc::new(MemoryIndex::new());
+    let House { clock, .. } = house();
+    let key = Arc::new(SigningKey::generate().unwrap());
+    let sweep = ArtifactSweep::new(Arc::clone(&blobs), Arc::clone(&index));
+    let artifacts = Artifacts::new(blobs, index, key, Arc::new(clock.clone()));
+    let house = House { artifacts, sweep, clock };
+    let gone = house.keep("j", "a", KeepOptions::default()).await;
+    let stays = house.keep("j", "b", KeepOptions::default()).await;
+    // Somebody's directory lies where the list is to be.
+    let list = dir.path().join("j").join(BlobKey::records(&gone.job).path());
+    std::fs::create_dir_all(list.join("x")).unwrap();
+    let candidates = house.candidates().await;
+    let [candidate, _] = &candidates[..] else { panic!("{candidates:?}") };
+    assert_eq!(house.sweep.reap(candidate).await.unwrap().bytes_freed, 5 + 64);
+    assert_eq!(house.artifacts.list(&gone.job).await.unwrap(), [stays]);
+}
+
+#[tokio::test]
 async fn what_changed_since_the_plan_is_refused() {
     let house = house();
     let record = house.keep("j", "a", KeepOptions::default()).await;
