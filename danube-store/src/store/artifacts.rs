@@ -20,11 +20,11 @@ impl ArtifactIndex for Store {
         record.validate()?;
         let values = Values::of(record)?;
         let operation = format!("put {}/{}", record.job, record.name);
-        // What is uploading counts only when its signature is recorded, and that commit syncs this one, too.
-        let synchronous = match record.state {
-            ArtifactState::Uploading => Synchronous::Normal,
-            _ => Synchronous::Full,
-        };
+        // What is uploading counts only when its signature is recorded, and that commit syncs this one, too. What it
+        // replaces may count already: that must not come back with bytes that are others'.
+        let is_new = record.state == ArtifactState::Uploading
+            && matches!(self.get(&record.job, &record.name).await, Err(Error::NoRecord { .. }));
+        let synchronous = if is_new { Synchronous::Normal } else { Synchronous::Full };
         let put = self.write_as(synchronous, "record an artifact", move |transaction| {
             let record = &values.record;
             let mut other = transaction.prepare_cached(sql::OTHER_ARTIFACT_OF_ID)?;

@@ -423,6 +423,38 @@ async fn what_was_recorded_cannot_be_changed_and_the_oldest_goes_when_it_is_full
 }
 
 #[tokio::test]
+async fn only_the_record_of_a_new_artifact_that_does_not_count_yet_waits_for_no_disk() {
+    use danube_artifacts::{ArtifactIndex, ArtifactRecord, RecordChange};
+
+    let (store, _dir) = temporary().await;
+    // 2 is FULL, and 1 is NORMAL.
+    let waited_for = async || {
+        let writer = store.0.writer.lock().await;
+        writer.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let record = |state: &str| {
+        let digest = "ab".repeat(32);
+        let written = serde_json::json!({
+            "job": "j", "name": "a", "size_bytes": 1, "digest": digest, "content_type": "a/b",
+            "state": state, "created_at": "1970-01-01T00:00:00Z",
+        });
+        serde_json::from_value::<ArtifactRecord>(written).unwrap()
+    };
+    let uploading = record("uploading");
+    ArtifactIndex::put(&store, &uploading).await.unwrap();
+    assert_eq!(waited_for().await, 1);
+    let active = RecordChange::state(record("active").state);
+    store.change(&uploading.job, &uploading.name, &active).await.unwrap();
+    assert_eq!(waited_for().await, 2);
+    // The bytes are others already: after a power cut nobody may find the active record again.
+    ArtifactIndex::put(&store, &uploading).await.unwrap();
+    assert_eq!(waited_for().await, 2);
+    store.remove(&uploading.job, &uploading.name).await.unwrap();
+    ArtifactIndex::put(&store, &record("active")).await.unwrap();
+    assert_eq!(waited_for().await, 2);
+}
+
+#[tokio::test]
 async fn printing_a_store_tells_where_it_is_and_nothing_else() {
     let (store, dir) = temporary().await;
     let path = dir.path().join("danube.db");

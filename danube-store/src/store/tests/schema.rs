@@ -75,15 +75,7 @@ async fn every_older_version_is_brought_up_to_date_and_keeps_its_records() {
             )
             .unwrap();
         if (2..5).contains(&version) {
-            let digest = "ab".repeat(32);
-            connection
-                .execute_batch(&format!(
-                    "INSERT INTO artifacts VALUES ('old', 'out/a.json', 2, '{digest}', \
-                     'application/json', 'active', 1700000000123, 60, 0, '{{\"k\":\"v\"}}'); \
-                     INSERT INTO artifacts VALUES ('old', 'early', 2, '{digest}', 'a/b', \
-                     'deleted', -5, NULL, 1, '{{}}');"
-                ))
-                .unwrap();
+            insert_old_artifacts(&connection);
         }
         drop(connection);
         let store = open(dir.path()).await.unwrap();
@@ -93,6 +85,45 @@ async fn every_older_version_is_brought_up_to_date_and_keeps_its_records() {
         if (2..5).contains(&version) {
             old_artifacts_have_ids(&store).await;
         }
+    }
+}
+
+fn insert_old_artifacts(connection: &Connection) {
+    let digest = "ab".repeat(32);
+    connection
+        .execute_batch(&format!(
+            "INSERT INTO artifacts VALUES ('old', 'out/a.json', 2, '{digest}', \
+             'application/json', 'active', 1700000000123, 60, 0, '{{\"k\":\"v\"}}'); \
+             INSERT INTO artifacts VALUES ('old', 'early', 2, '{digest}', 'a/b', \
+             'deleted', -5, NULL, 1, '{{}}');"
+        ))
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_bring_artifacts_up_to_date_at_once_one_gives_the_ids() {
+    use danube_artifacts::ArtifactIndex;
+
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = database(dir.path());
+        Runner::new(&migrations()).set_target(Target::Version(4)).run(&mut connection).unwrap();
+        insert_old_artifacts(&connection);
+        drop(connection);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let path = dir.path().join("danube.db");
+            tasks.spawn(async move {
+                let store = Store::open(&path, StoreOptions::default()).await?;
+                let records = store.all(None, 10).await.unwrap();
+                Ok::<_, Error>(records)
+            });
+        }
+        let mut seen = Vec::new();
+        while let Some(result) = tasks.join_next().await {
+            seen.push(result.unwrap().unwrap());
+        }
+        assert!(seen[0].len() == 2 && seen.iter().all(|records| *records == seen[0]));
     }
 }
 
