@@ -82,6 +82,14 @@ async fn what_is_archived_is_got_when_it_was_restored() {
     artifacts.restore(job, &kept.name, Duration::from_secs(1)).await.unwrap();
     it.link("a", &LinkOptions::get()).await.unwrap();
     assert!(matches!(it.link("a", &LinkOptions::put()).await, Err(Error::Exists { .. })));
+
+    // What a bucket's own rules archive is archived without a word to the record.
+    let moved = it.house.keep("b", b"12345").await;
+    artifacts.sign(&moved).await.unwrap();
+    let key = BlobKey::artifact(job, &moved.name);
+    artifacts.blobs().set_tier(&key, crate::Tier::Cold).await.unwrap();
+    let closed = it.link("b", &LinkOptions::get()).await;
+    assert!(matches!(closed, Err(Error::Archived { .. })), "{closed:?}");
 }
 
 #[tokio::test]
