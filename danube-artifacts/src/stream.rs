@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use danube_core::{BoxError, ByteRange};
 use futures_util::{StreamExt, stream};
+use sha2::{Digest as _, Sha256};
 
-use crate::ByteStream;
+use crate::intake::digest_of;
+use crate::{ArtifactRecord, ByteStream};
 
 /// Bytes per read: large enough that handing them to a thread and back does not count.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -46,6 +48,31 @@ pub(crate) async fn peek(body: ByteStream, want: usize) -> (Vec<u8>, ByteStream)
         }
     }
     (head, Box::pin(stream::iter(taken).chain(body)))
+}
+
+impl ArtifactRecord {
+    /// `body`, which is to be the artifact, whole: it ends with an error where its bytes do not have the SHA-256 of the
+    /// record. Whoever takes it does nothing that counts before its end.
+    #[must_use]
+    pub fn checked(&self, body: ByteStream) -> ByteStream {
+        let (name, expected) = (self.name.clone(), self.digest);
+        Box::pin(stream::try_unfold(Some((body, Sha256::new())), move |reading| {
+            let name = name.clone();
+            async move {
+                let Some((mut body, mut hasher)) = reading else { return Ok(None) };
+                if let Some(chunk) = body.next().await.transpose()? {
+                    hasher.update(&chunk);
+                    return Ok(Some((chunk, Some((body, hasher)))));
+                }
+                match digest_of(hasher) {
+                    actual if actual == expected => Ok(None),
+                    actual => Err(BoxError::from(format!(
+                        "{name} is not what was stored: its bytes have the SHA-256 {actual}, and its record says {expected}"
+                    ))),
+                }
+            }
+        }))
+    }
 }
 
 /// The range of a file; one that ends early is an error.

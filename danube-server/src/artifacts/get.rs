@@ -20,11 +20,11 @@ use crate::{Environment, archive, view};
 /// Pieces that wait for whoever unpacks; a piece of a file has 256 KiB.
 const PIECES: usize = 2;
 
-/// The bytes of an artifact, if they can be read now.
+/// The bytes of an artifact, if they can be read now; an error at their end where they are not those of its record.
 async fn open(app: &App, record: &ArtifactRecord) -> Result<ByteStream, Failure> {
     let ArtifactRecord { job, name, .. } = record;
     match app.blobs.get(&BlobKey::artifact(job, name), None).await {
-        Ok(blob) => Ok(blob.body),
+        Ok(blob) => Ok(record.checked(blob.body)),
         Err(Error::Archived { .. }) => {
             let shown = terminal::safe(name.as_str());
             Err(Failure::new(

@@ -28,6 +28,7 @@ pub(super) async fn put(
     let source = open(&args.file).await?;
     let name = name_of(&args)?;
     let mut options = KeepOptions::default()
+        .with_max_bytes(app.config.max_artifact_bytes)
         .with_keep_for(args.tags.keep_for)
         .with_mode(if args.replace { PutMode::Replace } else { PutMode::CreateNew });
     options.keep_forever = args.tags.keep_forever;

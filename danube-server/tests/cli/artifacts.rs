@@ -153,6 +153,48 @@ fn an_artifact_is_named_by_its_own_id_too() {
 }
 
 #[test]
+fn what_somebody_changed_in_the_store_is_not_handed_out() {
+    let danube = Danube::new();
+    a_job(&danube);
+    let site = danube.work().join("site");
+    fs::create_dir(&site).unwrap();
+    fs::write(site.join("a"), "a").unwrap();
+    danube.expect(0, &["artifacts", "put", "latest", "site"]);
+    let other = danube.work().join("other.tar.gz");
+    fs::write(site.join("a"), "b").unwrap();
+    danube.expect(0, &["artifacts", "pack", "site", "other.tar.gz"]);
+    let job = artifacts(&danube)[0]["job"].as_str().unwrap().to_owned();
+    let stored = danube.data().join("artifacts").join(job);
+    for (name, bytes) in [("a.json", b"[]\n".to_vec()), ("site.tar.gz", fs::read(other).unwrap())] {
+        fs::remove_file(stored.join(name)).unwrap();
+        fs::write(stored.join(name), bytes).unwrap();
+    }
+    let get = ["artifacts", "get", "latest"];
+    for (name, how) in [("a.json", ["--to", "back"]), ("site.tar.gz", ["--unpack", "back"])] {
+        let out = danube.run(&[&get[..], &[name], &how].concat());
+        assert_eq!(out.status.code(), Some(5), "{}", said(&out));
+        assert!(stderr(&out).contains("is not what was stored"), "{}", said(&out));
+        assert!(fs::symlink_metadata(danube.work().join("back")).is_err(), "{name}");
+    }
+    danube.expect(5, &[&get[..], &["a.json", "--to", "-"]].concat());
+}
+
+#[test]
+fn a_file_longer_than_the_configured_limit_is_not_put() {
+    let danube = Danube::new();
+    a_job(&danube);
+    let config = danube.data().join("danube.toml");
+    fs::write(&config, "[artifacts]\nmax_file_bytes = 20\n").unwrap();
+    fs::write(danube.work().join("long"), "123456789012345678901").unwrap();
+    for how in [&["long"][..], &["long", "--resume"]] {
+        let put = [&["artifacts", "put", "latest"][..], how].concat();
+        let out = danube.command(&put).env("DANUBE_CONFIG", &config).output().unwrap();
+        assert_eq!(out.status.code(), Some(5), "{}", said(&out));
+        assert!(stderr(&out).contains("20 bytes"), "{}", said(&out));
+    }
+}
+
+#[test]
 fn a_directory_is_put_as_an_archive_and_got_back_unpacked() {
     let danube = Danube::new();
     a_job(&danube);
