@@ -88,9 +88,12 @@ async fn setup(
     // They were checked when the file was read, and are what a page's browser sends.
     let origins = config.cors_origins.iter().filter_map(|origin| origin.to_str().ok());
     let rules = rules_of(bucket, origins.map(str::to_owned).collect());
-    let setup = BucketSetup::new(&connect(bucket).await?, rules)?;
+    let blobs = connect(bucket).await?;
+    let setup = BucketSetup::new(&blobs, rules)?;
     let plan = setup.plan().await?;
     if apply {
+        // Only now: a dry run writes nothing, not even for a moment.
+        blobs.check().await?;
         if bucket.expire_days > 0 {
             check_nothing_is_kept_longer(config, bucket).await?;
         }
