@@ -9,7 +9,7 @@ use danube_store::{JobRecord, StepRecord};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
-use crate::terminal::{duration, safe, size};
+use crate::terminal::{duration, safe, size, word};
 
 /// The summary for people.
 pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
@@ -36,7 +36,6 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
         log = compressed;
     }
     text.push_str(&format!("  log       {} ({}{cut})\n", log.display(), size(job.log_bytes)));
-    let dir = config.data_dir.join("artifacts").join(job.id.as_str());
     for artifact in artifacts {
         text.push_str(&format!(
             "  artifact  {} ({}, sha256 {})\n",
@@ -47,18 +46,31 @@ pub(crate) fn text(outcome: &Outcome, config: &Config) -> String {
     }
     // What is kept of a job that did not pass is signed, and proved by nothing.
     let is_proved = job.state == JobState::Succeeded;
+    // In a bucket nothing has a path.
+    let dir = match config.s3 {
+        None => Some(config.data_dir.join("artifacts").join(job.id.as_str())),
+        Some(_) => None,
+    };
     if is_proved && !artifacts.is_empty() {
-        text.push_str(&format!("  proof     {}\n", dir.join(".danube/provenance.json").display()));
+        let proof = dir.as_ref().map_or_else(
+            || format!("danube artifacts provenance {}", job.id),
+            |dir| dir.join(".danube/provenance.json").display().to_string(),
+        );
+        text.push_str(&format!("  proof     {proof}\n"));
     }
     text.push_str(&format!("  next      danube logs {}\n", job.id));
     if let Some(artifact) = artifacts.first() {
-        text.push_str(&format!("            danube artifacts list {}\n", job.id));
-        let path = dir.join(artifact.name.as_str());
-        text.push_str(&format!(
-            "            danube verify-artifact {}{}\n",
-            if is_proved { "" } else { "--signature-only " },
-            safe(&path.display().to_string())
-        ));
+        let (id, name) = (&job.id, artifact.name.as_str());
+        text.push_str(&format!("            danube artifacts list {id}\n"));
+        let next = match dir {
+            None => format!("artifacts get {id} {}", word(name)),
+            Some(dir) => format!(
+                "verify-artifact {}{}",
+                if is_proved { "" } else { "--signature-only " },
+                word(&dir.join(name).display().to_string())
+            ),
+        };
+        text.push_str(&format!("            danube {next}\n"));
     }
     text
 }

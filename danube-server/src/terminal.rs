@@ -111,9 +111,33 @@ pub(crate) fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same as one word of a shell's line, so that a command can be typed as it is shown.
+pub(crate) fn word(text: &str) -> String {
+    let text = safe(text);
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_a_word_as_one() {
+        for (text, shown) in [
+            ("out/ü-1.0.tar.gz", "out/ü-1.0.tar.gz"),
+            ("a b", "'a b'"),
+            ("*", "'*'"),
+            ("", "''"),
+            ("it's", r"'it'\''s'"),
+            ("$(reboot)\n", "'$(reboot)\u{fffd}'"),
+        ] {
+            assert_eq!(word(text), shown);
+        }
+    }
 
     #[test]
     fn durations_read_as_people_say_them() {

@@ -26,11 +26,11 @@ async fn open(app: &App, record: &ArtifactRecord) -> Result<ByteStream, Failure>
     match app.blobs.get(&BlobKey::artifact(job, name), None).await {
         Ok(blob) => Ok(record.checked(blob.body)),
         Err(Error::Archived { .. }) => {
-            let shown = terminal::safe(name.as_str());
+            let (shown, typed) = (terminal::safe(name.as_str()), terminal::word(name.as_str()));
             Err(Failure::new(
                 ErrorClass::Conflict,
                 format!(
-                    "{shown} is archived: `danube artifacts restore {job} {shown}` makes it readable"
+                    "{shown} is archived: `danube artifacts restore {job} {typed}` makes it readable"
                 ),
             ))
         }

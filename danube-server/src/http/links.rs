@@ -103,13 +103,20 @@ pub(super) async fn put(
         Problem::new(Subject::Request, ErrorClass::Unavailable, detail)
     })?;
     let body = request.into_body();
-    if let (Some(coming), Some(size)) = (body.size_hint().exact(), grant.size_bytes)
-        && coming != size
-    {
-        let (key, expected, actual) = (grant.key.clone(), size, coming);
-        return Err(of_put(&Error::SizeMismatch { key, expected, actual }));
+    let (key, max_bytes) = (&grant.key, api.state.links.max_bytes);
+    // Told before a byte of it is taken, where the request says its length.
+    if let Some(actual) = body.size_hint().exact() {
+        let key = key.clone();
+        match grant.size_bytes {
+            Some(expected) if actual != expected => {
+                return Err(of_put(&Error::SizeMismatch { key, expected, actual }));
+            }
+            _ if actual > max_bytes => {
+                return Err(of_put(&Error::TooLarge { key, limit_bytes: max_bytes }));
+            }
+            _ => {}
+        }
     }
-    let max_bytes = api.state.links.max_bytes;
     let stored = api.state.artifacts.receive(&grant, paced(body), max_bytes).await;
     let stored = stored.map_err(|e| of_put(&e))?;
     Ok((StatusCode::CREATED, Json(stored.into())))

@@ -1,7 +1,10 @@
 //! `danube artifacts url` and `adopt`, and curl in between.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -302,6 +305,15 @@ fn a_page_of_a_configured_origin_may_use_links() {
     let large = "x".repeat(21);
     let put = ["-X", "PUT", "--data-binary", &large, "-H", "Origin: https://ci.example"];
     assert_eq!(refused(&url, &put), (413, "too_large".into()));
+    // A length that is announced is refused before the first byte of it comes.
+    let address = server.base.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "PUT {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 21\r\n\r\n")
+        .unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
     let put = ["-i", "-X", "PUT", "--data-binary", "x", "-H", "Origin: https://ci.example"];
     let (status, answer) = curl(&url, &put);
     assert_eq!(status, 201);

@@ -333,6 +333,32 @@ fn the_life_of_an_artifact_in_a_bucket() {
 }
 
 #[test]
+fn what_a_run_says_to_do_next_can_be_done_with_a_bucket() {
+    let here = InBucket::new("");
+    let out =
+        here.run(&["run", "--artifact", "*", "--", "sh", "-c", "echo hello > \"it's a.txt\""]);
+    assert!(out.status.success(), "{}", said(&out));
+    let told = stderr(&out);
+    let commands: Vec<_> = told.lines().filter_map(|line| line.split_once(" danube ")).collect();
+    assert_eq!(commands.len(), 4, "{told}");
+    fs::remove_file(here.danube.work().join("it's a.txt")).unwrap();
+    for (_, typed) in commands {
+        let danube = here.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("\"$0\" {typed}")).arg(danube.get_program());
+        for (name, value) in danube.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let out = shell.current_dir(here.danube.work()).output().unwrap();
+        assert!(out.status.success(), "{typed}: {}", said(&out));
+    }
+    assert_eq!(fs::read(here.danube.work().join("it's a.txt")).unwrap(), b"hello\n");
+}
+
+#[test]
 fn a_failed_jobs_log_is_in_the_bucket_too_and_no_bucket_is_no_verdict() {
     let here = InBucket::new("");
     here.expect(1, &["run", "--artifact", "a", "--", "sh", "-c", "echo why; exit 3"]);
