@@ -37,8 +37,13 @@ pub(super) fn object_key(prefix: &str, key: &BlobKey) -> Result<String, Error> {
             format!("{job}{}", key.path())
         }
     };
-    if object.len() > MAX_KEY_BYTES {
-        let rule = format!("makes a key of {} bytes, and S3 takes {MAX_KEY_BYTES}", object.len());
+    // What cannot be signed is not taken: its signature has the longer key.
+    let longest = match key.part() {
+        BlobPart::Artifact(name) => job.len() + BlobKey::signature(key.job(), name).path().len(),
+        _ => object.len(),
+    };
+    if longest > MAX_KEY_BYTES {
+        let rule = format!("makes a key of {longest} bytes, and S3 takes {MAX_KEY_BYTES}");
         return Err(Error::invalid("artifact name", &key.path(), rule));
     }
     // XML 1.0, section 2.2: a list with one of them could not be read.
@@ -104,11 +109,14 @@ mod tests {
     #[test]
     fn a_key_that_is_too_long_or_cannot_be_listed_is_refused_with_its_name() {
         let key = |name: &str| BlobKey::artifact(&job(), &name.parse().unwrap());
-        let room = MAX_KEY_BYTES - "artifacts/job-1/output/".len();
-        let name = |len: usize| format!("{}e", "d/".repeat(len / 2))[..len].to_owned();
-        let exact = name(room).trim_end_matches('/').to_owned();
+        let room = MAX_KEY_BYTES - "artifacts/job-1/.danube/signatures/.sig".len();
+        let exact = format!("{}e", "d/".repeat(room / 2));
+        assert_eq!(exact.len(), room);
         object_key("artifacts/", &key(&exact)).unwrap();
-        for bad in [format!("{}xxx", name(room - 1)), "a\u{ffff}".to_owned()] {
+        // Whatever is taken can be signed.
+        let signature = BlobKey::signature(&job(), &exact.parse().unwrap());
+        object_key("artifacts/", &signature).unwrap();
+        for bad in [format!("{exact}x"), "a\u{ffff}".to_owned()] {
             let refused = object_key("artifacts/", &key(&bad)).unwrap_err();
             assert!(matches!(refused, Error::Invalid { .. }), "{refused:?}");
         }
