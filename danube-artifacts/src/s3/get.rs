@@ -32,10 +32,17 @@ impl S3Blobs {
         verb: &str,
     ) -> Result<(String, HeadObjectOutput), Error> {
         let object = self.object(key)?;
-        match self.head(&object).await {
-            Ok(head) => Ok((object, head)),
-            Err(fault) => Err(self.absent_or(key, verb, fault)),
+        let fault = match self.head(&object).await {
+            Ok(head) => return Ok((object, head)),
+            Err(fault) => fault,
+        };
+        if fault.is_absent() {
+            // The answer to a HEAD has no words: it is the same where the whole bucket is not there, and then nothing
+            // may pass for deleted.
+            let listed = self.page(&object, None, None, None, 1).await;
+            listed.map_err(|fault| self.failed(format!("{verb} {key}"), fault))?;
         }
+        Err(self.absent_or(key, verb, fault))
     }
 
     pub(super) fn absent_or(&self, key: &BlobKey, verb: &str, fault: Fault) -> Error {

@@ -17,7 +17,7 @@ const PAGE: usize = 1000;
 
 impl S3Blobs {
     /// A page of what begins with `prefix`, `token` telling where the page before ended.
-    async fn page(
+    pub(super) async fn page(
         &self,
         prefix: &str,
         delimiter: Option<&str>,

@@ -282,4 +282,12 @@ async fn a_bucket_is_checked_before_the_first_blob() {
     let refused = absent.check().await.unwrap_err();
     let why = std::error::Error::source(&refused).unwrap().to_string();
     assert!(why.contains("no bucket no-such-bucket: create it"), "{why}");
+    // Nothing passes for deleted, or for not there, because the whole bucket is not there.
+    for refused in
+        [absent.delete(&key("a")).await.map(|_| ()), absent.stat(&key("a")).await.map(|_| ())]
+    {
+        let refused = refused.unwrap_err();
+        let why = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(why.contains("no bucket no-such-bucket: create it"), "{why}");
+    }
 }

@@ -359,6 +359,21 @@ fn what_a_run_says_to_do_next_can_be_done_with_a_bucket() {
 }
 
 #[test]
+fn nothing_passes_for_deleted_where_the_bucket_is_not_there() {
+    let mut here = InBucket::new("");
+    here.expect(0, &["run", "--artifact", "a.txt", "--", "sh", "-c", "echo a > a.txt"]);
+    let bucket = std::mem::replace(&mut here.bucket, "no-such-bucket".to_owned());
+    here.configure(&moto().url(), "");
+    let delete = ["artifacts", "delete", "latest", "--all"];
+    assert!(here.refused(5, &delete).contains("there is no bucket no-such-bucket"));
+    here.bucket = bucket;
+    here.configure(&moto().url(), "");
+    // It is still known what is to be deleted.
+    here.expect(0, &delete);
+    assert_eq!(here.keys(), Vec::<String>::new());
+}
+
+#[test]
 fn a_failed_jobs_log_is_in_the_bucket_too_and_no_bucket_is_no_verdict() {
     let here = InBucket::new("");
     here.expect(1, &["run", "--artifact", "a", "--", "sh", "-c", "echo why; exit 3"]);
