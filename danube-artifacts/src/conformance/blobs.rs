@@ -535,7 +535,7 @@ pub async fn of_many_creators_one_wins(store: impl BlobStore) {
                 Err(e) => panic!("{e:?}"),
             }
         }
-        assert_eq!(won.len(), 1);
+        assert_eq!(won.len(), 1, "so many creators won");
         let stored = content(&store, &key).await.expect("it is there");
         assert_eq!(sha256(&stored), won[0].digest);
     }
