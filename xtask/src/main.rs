@@ -28,6 +28,9 @@ const BENCH_PEERS: &[(&str, &str)] =
 /// The version that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
 
+/// A server of S3 for tests. As a dependency it would bring what `deny.toml` forbids; 0.17 needs a newer Rust.
+const S3S_FS: &str = "0.14.1";
+
 const USAGE: &str = "\
 usage: cargo xtask test [FILTER…]   install what the tests need, then run all of them
        cargo xtask lint             fmt, clippy, rustdoc, tidy, licences and bans
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
 
 fn test(filter: &[String]) -> Result<(), String> {
     install(TEST_TOOLS, "the tests need")?;
+    install_program("s3s-fs", S3S_FS, &["--features", "binary"])?;
     run(cargo(&["test", "--workspace"]).args(filter))?;
     // The examples assert what they show, so running them is testing them.
     for example in examples()? {
@@ -99,7 +103,7 @@ fn lint() -> Result<(), String> {
     run(cargo(&["doc", "--workspace", "--no-deps", "--all-features"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;
     run(&mut cargo(&["test", "--quiet", "--package", "xtask"]))?;
-    let deny = install_cargo_deny()?;
+    let deny = install_program("cargo-deny", CARGO_DENY, &[])?;
     run(Command::new(deny).current_dir(root()).args(["check", "licenses", "bans", "sources"]))
 }
 
@@ -143,26 +147,19 @@ fn is_installed(program: &str) -> bool {
     env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// cargo-deny in the target directory, so that nothing of the user's own is touched.
-fn install_cargo_deny() -> Result<PathBuf, String> {
+/// A program of this version from crates.io in the target directory, so that nothing of the user's own is touched.
+fn install_program(name: &str, version: &str, features: &[&str]) -> Result<PathBuf, String> {
     let tools = target_dir()?.join("tools");
-    let binary = tools.join("bin/cargo-deny");
+    let binary = tools.join("bin").join(name);
     let is_right = Command::new(&binary).arg("--version").output().is_ok_and(|out| {
-        String::from_utf8_lossy(&out.stdout).trim() == format!("cargo-deny {CARGO_DENY}")
+        String::from_utf8_lossy(&out.stdout).trim() == format!("{name} {version}")
     });
     if !is_right {
-        // A debug build: it runs for a second, and compiles in a third of the time.
-        run(cargo(&[
-            "install",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY,
-            "--locked",
-            "--debug",
-            "--force",
-            "--root",
-        ])
-        .arg(&tools))?;
+        // A debug build: it compiles in a third of the time, and nobody waits for what it does.
+        run(cargo(&["install", name, "--version", version, "--locked", "--debug", "--force"])
+            .args(features)
+            .arg("--root")
+            .arg(&tools))?;
     }
     Ok(binary)
 }

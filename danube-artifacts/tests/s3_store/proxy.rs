@@ -48,9 +48,14 @@ pub(crate) enum Stubbornness {
 pub(crate) const STUBBORNNESS: &[Stubbornness] =
     &[Stubbornness::Once, Stubbornness::Always, Stubbornness::FromThenOn];
 
+/// What fails now and then: all that a client mends by asking again.
+const PASSING_FAULTS: &[Fault] =
+    &[Fault::SlowDown, Fault::CutBefore, Fault::CutAfter, Fault::Internal];
+
 #[derive(Default)]
 struct Plan {
     seen: usize,
+    now_and_then: bool,
     fault: Option<(usize, Fault, Stubbornness)>,
     /// The request that failed first: its method and target.
     failed: Option<String>,
@@ -90,6 +95,11 @@ impl Proxy {
             Plan { fault: Some((at, fault, stubbornness)), ..Plan::default() };
     }
 
+    /// From now on every third request fails, when it is sent for the first time.
+    pub(crate) fn fail_now_and_then(&self) {
+        *self.plan.lock().unwrap() = Plan { now_and_then: true, ..Plan::default() };
+    }
+
     /// From now on nothing fails. Tells which request failed first.
     pub(crate) fn heal(&self) -> Option<String> {
         std::mem::take(&mut *self.plan.lock().unwrap()).failed
@@ -97,9 +107,21 @@ impl Proxy {
 }
 
 impl Plan {
-    fn next(&mut self, request: &str) -> Option<Fault> {
-        let (at, fault, stubbornness) = self.fault?;
+    fn next(&mut self, request: &str, attempt: usize) -> Option<Fault> {
         let completes = request.starts_with("POST") && request.contains("uploadId=");
+        if self.now_and_then && attempt == 1 {
+            self.seen += 1;
+            if !self.seen.is_multiple_of(3) {
+                return None;
+            }
+            self.failed.get_or_insert_with(|| request.to_owned());
+            let fault = PASSING_FAULTS[self.seen / 3 % PASSING_FAULTS.len()];
+            // Whoever did not hear that an upload was completed, and finds what somebody else put since, cannot know:
+            // moto answers 500 to whoever asks again, where S3 says once more what it said.
+            let unknown = completes && fault == Fault::CutAfter;
+            return Some(if unknown { Fault::CutBefore } else { fault });
+        }
+        let (at, fault, stubbornness) = self.fault?;
         if fault == Fault::ErrorIn200 && !completes {
             return None;
         }
@@ -146,7 +168,11 @@ async fn serve(mut client: TcpStream, server: &str, plan: &Mutex<Plan>) -> std::
         }
     }
     let line = head.lines().next().unwrap().to_owned();
-    let fault = plan.lock().unwrap().next(&line);
+    // The SDK counts: `amz-sdk-request: attempt=1; max=3`.
+    let attempt = header("amz-sdk-request").and_then(|counted| {
+        counted.split("; ").find_map(|field| field.strip_prefix("attempt=")?.parse().ok())
+    });
+    let fault = plan.lock().unwrap().next(&line, attempt.unwrap());
     let answer = match fault {
         Some(Fault::Internal) => error("500 Internal Server Error", "InternalError"),
         Some(Fault::SlowDown) => error("503 Slow Down", "SlowDown"),
