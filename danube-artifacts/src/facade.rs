@@ -358,7 +358,8 @@ impl Artifacts {
     }
 
     /// Signs an artifact that was kept: stores the signature of its digest, and then records it as
-    /// `active`. Signing again replaces the signature; an archived one stays archived. Whoever adds to a job that was
+    /// `active`: what was kept with [`Durability::Deferred`] is to be [synced](Self::sync) before. Signing again replaces
+    /// the signature; an archived one stays archived. Whoever adds to a job that was
     /// proved has its [records written](Self::write_records) afterwards; a job signs many, and `prove` writes them once.
     ///
     /// # Errors

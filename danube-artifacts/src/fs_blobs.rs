@@ -51,7 +51,8 @@ pub const DEFAULT_KEEP_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// * A `put` leaves [`DEFAULT_KEEP_FREE_BYTES`] free on the disk.
 /// * Nothing is opened through a symbolic link below the root, and nothing but regular files is read.
 /// * Directories that a `delete` empties go with it.
-/// * Blocking work happens on tokio's threads for it, in batches: a slow body holds no thread.
+/// * Blocking work happens on tokio's threads for it, in batches: a slow body holds no thread. Of a `put` that is
+///   dropped it goes on to its end, and gives nothing a name that had none when it was dropped.
 /// * Where the very last sync fails, a new blob is taken back; a replaced one cannot be, and holds the
 ///   new bytes although `put` failed.
 ///

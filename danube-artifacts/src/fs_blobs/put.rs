@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use danube_core::{ErrorClass, Sha256Digest, files};
@@ -47,7 +47,8 @@ pub(super) async fn put(
     let meter = Meter::new(key.clone(), options.clone())?;
     let mut body = Batches { key: key.clone(), meter, body };
     let (head, ended) = body.next().await?;
-    let upload = Upload { key: key.clone(), options };
+    let caller = Arc::new(());
+    let upload = Upload { key: key.clone(), options, caller: Arc::downgrade(&caller) };
     if ended {
         let meter = body.meter;
         return store.blocking(move |inner| upload.small(inner, meter, &head)).await;
@@ -148,6 +149,8 @@ impl Batches {
 pub(super) struct Upload {
     pub(super) key: BlobKey,
     pub(super) options: PutOptions,
+    /// Lives as long as somebody waits for it. Work on a thread goes on when the call was dropped.
+    pub(super) caller: Weak<()>,
 }
 
 /// The directories that an upload needs, open: they cannot be exchanged behind its back.
@@ -454,6 +457,10 @@ impl Upload {
     /// Moves a staged name to where it belongs, and syncs what that changed.
     fn give_name(&self, inner: &Inner, root: &OwnedFd, staged: &Staged) -> Result<(), Error> {
         let (key, mode) = (&self.key, self.options.mode);
+        // Whoever gave up may have deleted what he did not want, and must not find it here later.
+        if self.caller.strong_count() == 0 {
+            return Err(inner.io("put", key, io::Error::other("nobody waits for it any more")));
+        }
         let path = format!("{}/{}", key.job(), key.path());
         let components: Vec<&str> = path.split('/').collect();
         let (name, dirs) = components.split_last().expect("a split gives one part at least");

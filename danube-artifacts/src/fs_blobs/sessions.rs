@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -325,7 +326,9 @@ impl Session {
         rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| failed(e.into()))?;
         let staged = Staged::link(&place.staging, &self.dir, DATA_FILE).map_err(failed)?;
-        let upload = Upload { key: state.key.clone(), options: state.options };
+        let caller = Arc::new(());
+        let (key, caller_is_here) = (state.key.clone(), Arc::downgrade(&caller));
+        let upload = Upload { key, options: state.options, caller: caller_is_here };
         match upload.commit_file(inner, &place, &staged, &data, stored, head) {
             Ok(_) => {}
             // Whoever completed it before died before he could say so.

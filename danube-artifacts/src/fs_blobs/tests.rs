@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use danube_core::{Sha256Digest, files};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
@@ -35,6 +35,35 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[test]
+fn a_put_that_was_dropped_gives_nothing_a_name_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("artifacts");
+    let store = FsBlobs::new(&root);
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        put(&store, "a", b"there before").await.unwrap();
+        for mode in [PutMode::CreateNew, PutMode::Replace] {
+            // The only thread for such work is busy, as with a disk that hangs.
+            let (end, busy) = std::sync::mpsc::channel::<()>();
+            let hangs = tokio::task::spawn_blocking(move || busy.recv());
+            let options = PutOptions::default().with_mode(mode);
+            for path in ["a", "b", ".danube/provenance.json"] {
+                let key = key(path);
+                let mut putting = store.put(&key, bytes_stream("late"), options.clone());
+                assert!((&mut putting).now_or_never().is_none());
+            }
+            end.send(()).unwrap();
+            hangs.await.unwrap().unwrap();
+            // It stands behind what is left of them.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(store.list(key("a").job()).await.unwrap(), [key("a")], "{mode:?}");
+        }
+    });
+    assert_eq!(fs::read(root.join("j/a")).unwrap(), b"there before");
+    assert_eq!(names(&root.join(".tmp")), [""; 0]);
 }
 
 #[tokio::test]
