@@ -439,6 +439,26 @@ async fn the_first_bytes_are_looked_at_and_arrive() {
     assert!(matches!(failed, Err(Error::Body { .. })), "{failed:?}");
 }
 
+#[tokio::test]
+async fn whoever_shows_the_progress_and_panics_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_files = House::over(Arc::new(crate::FsBlobs::new(dir.path())));
+    for house in [house(), in_files] {
+        let (artifacts, job) = (house.artifacts.clone(), house.job.clone());
+        let keeping = tokio::spawn(async move {
+            let pieces = (0..40).map(|_| Ok(bytes::Bytes::from(vec![7; 100_000])));
+            let body = Box::pin(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
+            let options =
+                KeepOptions::default().with_progress(|bytes, _| assert!(bytes < 3_000_000));
+            artifacts.keep(&job, &name("a"), body, options).await
+        });
+        assert!(keeping.await.unwrap_err().is_panic());
+        assert!(house.artifacts.blobs().list(&house.job).await.unwrap().is_empty());
+        house.keep("a", b"again").await;
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join(".tmp")).unwrap().count(), 0);
+}
+
 #[test]
 fn first_bytes_and_names_tell_media_types() {
     let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
