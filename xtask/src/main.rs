@@ -156,10 +156,15 @@ fn install_program(name: &str, version: &str, features: &[&str]) -> Result<PathB
     });
     if !is_right {
         // A debug build: it compiles in a third of the time, and nobody waits for what it does.
-        run(cargo(&["install", name, "--version", version, "--locked", "--debug", "--force"])
-            .args(features)
-            .arg("--root")
-            .arg(&tools))?;
+        let mut install =
+            cargo(&["install", name, "--version", version, "--locked", "--debug", "--force"]);
+        install.args(features).arg("--root").arg(&tools);
+        // Its sources may name a toolchain of their own, which rustup would go by.
+        let rustc = Path::new(install.get_program()).with_file_name("rustc");
+        if rustc.is_file() {
+            install.env("RUSTC", rustc);
+        }
+        run(&mut install)?;
     }
     Ok(binary)
 }
