@@ -281,6 +281,7 @@ impl Error {
         Self::invalid("artifact id", &id.to_string(), "is that of another artifact")
     }
 
+    #[cfg(feature = "store")]
     pub(crate) fn unsupported(backend: &dyn std::fmt::Display, what: &'static str) -> Self {
         Self::Unsupported { backend: backend.to_string(), what }
     }

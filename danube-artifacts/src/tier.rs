@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "store")]
 use std::time::Duration;
 
 use danube_core::Timestamp;
@@ -10,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The longest a restored copy may be asked for.
+#[cfg(feature = "store")]
 const MAX_RESTORE_DAYS: u64 = 366;
+#[cfg(feature = "store")]
 const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// Where a backend with tiers keeps a blob.
