@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+#[cfg(feature = "store")]
+use danube_core::JobId;
 use danube_core::{Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{BlobKey, Error, PutOptions, Stored};
+#[cfg(feature = "store")]
+use crate::{Durability, PutMode};
 
 /// The bytes of a part unless somebody says otherwise: 8 MiB.
 pub const DEFAULT_PART_BYTES: u64 = 8 * 1024 * 1024;
@@ -198,6 +202,55 @@ impl<T: UploadSessions + ?Sized> UploadSessions for Arc<T> {
 
     async fn sweep_uploads(&self, before: Timestamp) -> Result<u64, Error> {
         (**self).sweep_uploads(before).await
+    }
+}
+
+/// What an upload was begun with, as backends write it down.
+#[cfg(feature = "store")]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Written {
+    version: u32,
+    job: JobId,
+    path: String,
+    replace: bool,
+    max_bytes: u64,
+    size_bytes: Option<u64>,
+    expected: Option<Sha256Digest>,
+    part_bytes: u64,
+}
+
+#[cfg(feature = "store")]
+impl Written {
+    const VERSION: u32 = 1;
+
+    pub(crate) fn new(key: &BlobKey, options: &PutOptions, part_bytes: u64) -> Self {
+        // It is always synced.
+        let PutOptions { mode, max_bytes, size_bytes, expected, durability: _ } = *options;
+        Self {
+            version: Self::VERSION,
+            job: key.job().clone(),
+            path: key.path(),
+            replace: mode == PutMode::Replace,
+            max_bytes,
+            size_bytes,
+            expected,
+            part_bytes,
+        }
+    }
+
+    /// The upload, without what became of it; `None` where this is of another version.
+    pub(crate) fn state(&self, id: &UploadId) -> Option<UploadState> {
+        let key = BlobKey::from_path(&self.job, &self.path);
+        let key = key.filter(|_| self.version == Self::VERSION)?;
+        let options = PutOptions {
+            mode: if self.replace { PutMode::Replace } else { PutMode::CreateNew },
+            max_bytes: self.max_bytes,
+            size_bytes: self.size_bytes,
+            expected: self.expected,
+            durability: Durability::Synced,
+        };
+        let (id, part_bytes) = (id.clone(), self.part_bytes);
+        Some(UploadState { id, key, options, part_bytes, parts: Vec::new(), stored: None })
     }
 }
 

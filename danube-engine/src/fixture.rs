@@ -207,7 +207,9 @@ impl<T: JobStore> JobStore for Spy<T> {
         id: &JobId,
         change: &Transition,
     ) -> Result<JobState, danube_store::Error> {
-        self.job(&format!("transition {}", change.to))?;
+        let what = format!("transition {}", change.to);
+        self.diary.may_hang(&format!("job {what}")).await;
+        self.job(&what)?;
         self.inner.transition(id, change).await
     }
 
@@ -279,7 +281,9 @@ impl<T: BlobStore> BlobStore for Spy<T> {
     }
 
     async fn delete(&self, key: &BlobKey) -> Result<u64, danube_artifacts::Error> {
-        self.diary.fails(&format!("blob delete {key}"));
+        if self.diary.fails(&format!("blob delete {key}")) {
+            return Err(danube_artifacts::Error::io(self, format!("delete {key}"), full()));
+        }
         self.inner.delete(key).await
     }
 

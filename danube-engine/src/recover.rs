@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use danube_artifacts::{BlobKey, BlobStore};
 use danube_core::{ByteRange, Clock, ErrorClass, JobId, LostReason, Timestamp};
 use danube_logs::{LogOptions, LogPhase, LogStat, LogStore, LogWriter, SealedLog};
 use danube_store::{JobCursor, JobQuery, JobRecord, JobStore, MAX_JOBS_PER_LIST, Transition};
@@ -28,11 +29,12 @@ const WHY: &str = "the process that ran this job died";
 /// * Its log is not sealed, and nobody alive owns it. The log is recovered, says what happened, and is
 ///   sealed.
 /// * It has no log, and was recorded over a minute ago.
-/// * Its log is sealed, and nobody alive owns it: its owner died while it signed.
+/// * Its log is sealed, and nobody alive owns it: its owner died while it signed. A proof that it had written already is
+///   deleted: provenance stands for a job that succeeded.
 ///
 /// Any number of processes may do this at once: one ends the job, and the others say nothing about it.
-/// A job that cannot be taken over now, because its log cannot be read or written, is left for the next
-/// call; the reason goes to `tracing`.
+/// A job that cannot be taken over now, because its log or proof cannot be read, written or deleted, is left for the
+/// next call; the reason goes to `tracing`.
 ///
 /// # Errors
 ///
@@ -44,6 +46,7 @@ const WHY: &str = "the process that ran this job died";
 pub async fn recover(
     jobs: &Arc<dyn JobStore>,
     logs: &Arc<dyn LogStore>,
+    blobs: &Arc<dyn BlobStore>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<JobRecord>, Error> {
     let mut ended = Vec::new();
@@ -53,7 +56,7 @@ pub async fn recover(
         let Some(last) = page.last() else { return Ok(ended) };
         query = query.with_before(JobCursor::from(last));
         for job in page {
-            match end_if_dead(jobs, logs, clock, &job).await {
+            match end_if_dead(jobs, logs, blobs, clock, &job).await {
                 Ok(Some(job)) => ended.push(job),
                 Ok(None) => {}
                 Err(why) => tracing::warn!(job = %job.id, why, "a job cannot be recovered now"),
@@ -118,6 +121,7 @@ async fn seal_if_over(
 async fn end_if_dead(
     jobs: &Arc<dyn JobStore>,
     logs: &Arc<dyn LogStore>,
+    blobs: &Arc<dyn BlobStore>,
     clock: &Arc<dyn Clock>,
     job: &JobRecord,
 ) -> Result<Option<JobRecord>, String> {
@@ -132,7 +136,15 @@ async fn end_if_dead(
     let (bytes, truncated) = match stat {
         // Its owner runs its steps, or signs what they made.
         Some(LogStat { owned: true, .. }) => return Ok(None),
-        Some(LogStat { phase: LogPhase::Sealed, len, state, .. }) => (len, state.truncated),
+        Some(LogStat { phase: LogPhase::Sealed, len, state, .. }) => {
+            // Its owner lets go of the log after the verdict: what stands now is the end, or nobody writes one.
+            let now = retrying(|| jobs.get(&job.id)).await.map_err(|e| told(&e))?;
+            if now.state.is_terminal() {
+                return Ok(None);
+            }
+            delete_proof(&**blobs, &job.id).await.map_err(|e| told(&e))?;
+            (len, state.truncated)
+        }
         None if !is_older(job.created_at, BEGINNING, now) => return Ok(None),
         Some(_) | None => {
             taken = take_over(jobs, logs, clock, job).await?;
@@ -154,6 +166,16 @@ async fn end_if_dead(
         }
         Err(error) => Err(told(&error)),
     }
+}
+
+/// Takes back that a job succeeded: the envelope that signs it, and its payload.
+pub(crate) async fn delete_proof(
+    blobs: &dyn BlobStore,
+    job: &JobId,
+) -> Result<(), danube_artifacts::Error> {
+    let envelope = blobs.delete(&BlobKey::envelope(job)).await;
+    let payload = blobs.delete(&BlobKey::provenance(job)).await;
+    envelope.and(payload).map(drop)
 }
 
 /// What became of a log that nobody alive owned.

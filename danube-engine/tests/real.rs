@@ -253,12 +253,18 @@ async fn a_job_whose_run_was_dropped_is_recovered_by_another_store() {
         Store::open(&place.data().join("danube.db"), StoreOptions::default()).await.unwrap(),
     );
     let logs: Arc<dyn LogStore> = Arc::new(FsLogs::new(place.data().join("logs")));
-    let ended = recover(&jobs, &logs, &place.parts.clock).await.unwrap();
+    let ended =
+        recover(&jobs, &logs, place.parts.artifacts.blobs(), &place.parts.clock).await.unwrap();
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].lost_reason, Some(LostReason::OwnerDied));
     let log = logs.read(&id, ByteRange::new(0, u64::MAX)).await.unwrap();
     assert!(log.ends_with(b"[danube] [danube] the process that ran this job died\n"));
-    assert!(recover(&jobs, &logs, &place.parts.clock).await.unwrap().is_empty());
+    assert!(
+        recover(&jobs, &logs, place.parts.artifacts.blobs(), &place.parts.clock)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

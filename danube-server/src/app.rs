@@ -104,7 +104,8 @@ impl App {
     /// Ends the jobs whose owner died, and says so.
     pub(crate) async fn recover(&self) -> Result<(), Failure> {
         let jobs: Arc<dyn JobStore> = self.store.clone();
-        for job in danube_engine::recover(&jobs, &self.logs, &self.clock).await? {
+        let ended = danube_engine::recover(&jobs, &self.logs, &self.blobs, &self.clock).await?;
+        for job in ended {
             Sink::Stderr.line(&format!(
                 "danube: job {} ({}) is lost: the process that ran it died",
                 job.id,

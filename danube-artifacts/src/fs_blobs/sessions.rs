@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use danube_core::files::{self, Existing};
-use danube_core::{JobId, Sha256Digest, Timestamp};
+use danube_core::{Sha256Digest, Timestamp};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -25,10 +25,10 @@ use super::put::{BATCH_BYTES, Upload};
 use super::staging::Staged;
 use super::{Change, FsBlobs, Inner, entries, is_absent};
 use crate::intake::{Meter, digest_of};
-use crate::upload::{check_begin, check_part, check_whole};
+use crate::upload::{Written, check_begin, check_part, check_whole};
 use crate::{
-    BlobKey, Durability, Error, Part, PutMode, PutOptions, Stored, UploadId, UploadSessions,
-    UploadState, beneath,
+    BlobKey, Error, Part, PutMode, PutOptions, Stored, UploadId, UploadSessions, UploadState,
+    beneath,
 };
 
 const UPLOADS_DIR: &str = ".uploads";
@@ -41,19 +41,6 @@ const MAX_PARTS_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// The longest of the two JSON files.
 const MAX_JSON_BYTES: u64 = 64 * 1024;
 const VERSION: u32 = 1;
-
-/// `upload.json`.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    version: u32,
-    job: JobId,
-    path: String,
-    replace: bool,
-    max_bytes: u64,
-    size_bytes: Option<u64>,
-    expected: Option<Sha256Digest>,
-    part_bytes: u64,
-}
 
 /// `done.json`.
 #[derive(Serialize, Deserialize)]
@@ -149,27 +136,15 @@ impl Inner {
         part_bytes: u64,
     ) -> Result<UploadId, Error> {
         let failed = |e: io::Error| self.io("begin an upload of", &key, e);
-        let PutOptions { mode, max_bytes, size_bytes, expected, .. } = options;
         let place = self.place().map_err(failed)?;
-        if mode == PutMode::CreateNew && self.open(&key).is_ok() {
+        if options.mode == PutMode::CreateNew && self.open(&key).is_ok() {
             return Err(Error::Exists { key });
         }
-        self.check_room(&key, &place.root, size_bytes.unwrap_or(part_bytes))?;
+        self.check_room(&key, &place.root, options.size_bytes.unwrap_or(part_bytes))?;
         let id = UploadId::random().map_err(failed)?;
         let path = self.upload_path(&id);
         files::create_private_dir(&path).map_err(failed)?;
-        let (job, replace) = (key.job().clone(), mode == PutMode::Replace);
-        let path_below = key.path();
-        let written = Written {
-            version: VERSION,
-            job,
-            path: path_below,
-            replace,
-            max_bytes,
-            size_bytes,
-            expected,
-            part_bytes,
-        };
+        let written = Written::new(&key, &options, part_bytes);
         let json = serde_json::to_vec(&written).expect("names and numbers serialise");
         let made = File::create_new(path.join(DATA_FILE))
             .and_then(|_| File::create_new(path.join(PARTS_FILE)))
@@ -258,24 +233,11 @@ impl Session {
         let written = written.ok_or_else(|| Error::NoUpload { id: id.clone() })?;
         let foreign =
             || io::Error::new(io::ErrorKind::InvalidData, "upload.json is not of this version");
-        let key = BlobKey::from_path(&written.job, &written.path);
-        let key = key.filter(|_| written.version == VERSION).ok_or_else(foreign).map_err(failed)?;
+        let mut state = written.state(id).ok_or_else(foreign).map_err(failed)?;
         let done: Option<Done> = read_json(dir, DONE_FILE).map_err(failed)?;
-        let options = PutOptions {
-            mode: if written.replace { PutMode::Replace } else { PutMode::CreateNew },
-            max_bytes: written.max_bytes,
-            size_bytes: written.size_bytes,
-            expected: written.expected,
-            durability: Durability::Synced,
-        };
-        Ok(UploadState {
-            id: id.clone(),
-            key,
-            options,
-            part_bytes: written.part_bytes,
-            parts: read_parts(dir).map_err(failed)?,
-            stored: done.map(|done| Stored { size_bytes: done.size_bytes, digest: done.digest }),
-        })
+        state.parts = read_parts(dir).map_err(failed)?;
+        state.stored = done.map(|done| Stored { size_bytes: done.size_bytes, digest: done.digest });
+        Ok(state)
     }
 
     fn put_part(&self, inner: &Inner, number: u32, bytes: &[u8]) -> Result<Part, Error> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream as SdkStream;
 use aws_sdk_s3::types::Object;
 use bytes::Bytes;
-use danube_core::{BoxError, JobId, Sha256Digest, Timestamp};
+use danube_core::{BoxError, Sha256Digest, Timestamp};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -18,29 +18,24 @@ use super::S3Blobs;
 use super::fault::Fault;
 use super::get::timestamp;
 use super::put::{checksum, token_of};
-use crate::upload::{check_begin, check_part, check_whole};
+use crate::upload::{Written, check_begin, check_part, check_whole};
 use crate::{
-    BlobKey, ByteStream, Durability, Error, Part, PutMode, PutOptions, Stored, UploadId,
-    UploadSessions, UploadState,
+    BlobKey, ByteStream, Error, Part, PutMode, PutOptions, Stored, UploadId, UploadSessions,
+    UploadState,
 };
 
 const UPLOADS: &str = ".uploads/";
 const STATE: &str = ".json";
-const VERSION: u32 = 1;
+/// The longest state: names take most of it.
+const MAX_STATE_BYTES: i64 = 64 * 1024;
 /// How many small requests are on their way at once.
 const AT_ONCE: usize = 8;
 
 /// `.uploads/<id>.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Written {
-    version: u32,
-    job: JobId,
-    path: String,
-    replace: bool,
-    max_bytes: u64,
-    size_bytes: Option<u64>,
-    expected: Option<Sha256Digest>,
-    part_bytes: u64,
+struct Session {
+    #[serde(flatten)]
+    begun: Written,
     /// What it became.
     stored: Option<Done>,
 }
@@ -72,7 +67,7 @@ impl S3Blobs {
         self.failed(format!("{verb} upload {id}"), fault)
     }
 
-    async fn written(&self, id: &UploadId) -> Result<Written, Error> {
+    async fn session(&self, id: &UploadId) -> Result<Session, Error> {
         let object = self.upload_object(&format!("{id}{STATE}"));
         let request = self.client.get_object().bucket(&self.config.bucket).key(&object);
         let got = match request.send().await.map_err(|e| self.fault(e)) {
@@ -86,19 +81,17 @@ impl S3Blobs {
             class,
             source,
         };
+        let foreign = |e: BoxError| backend(danube_core::ErrorClass::Internal, e);
+        if got.content_length().is_none_or(|len| len > MAX_STATE_BYTES) {
+            return Err(foreign("it is longer than any that was written".into()));
+        }
         let bytes = got.body.collect().await;
         let bytes = bytes.map_err(|e| backend(danube_core::ErrorClass::Unavailable, e.into()))?;
-        let foreign = |e: BoxError| backend(danube_core::ErrorClass::Internal, e);
-        let written: Written =
-            serde_json::from_slice(&bytes.into_bytes()).map_err(|e| foreign(e.into()))?;
-        if written.version != VERSION {
-            return Err(foreign("it is not of this version".into()));
-        }
-        Ok(written)
+        serde_json::from_slice(&bytes.into_bytes()).map_err(|e| foreign(e.into()))
     }
 
-    async fn write(&self, id: &UploadId, written: &Written) -> Result<(), Error> {
-        let json = serde_json::to_vec(written).expect("names and numbers serialise");
+    async fn write(&self, id: &UploadId, session: &Session) -> Result<(), Error> {
+        let json = serde_json::to_vec(session).expect("names and numbers serialise");
         let object = self.upload_object(&format!("{id}{STATE}"));
         let request = self.client.put_object().bucket(&self.config.bucket).key(object);
         let written = request.body(SdkStream::from(json)).send().await;
@@ -121,32 +114,24 @@ impl S3Blobs {
         Ok((kept, replaced))
     }
 
-    async fn state(&self, id: &UploadId) -> Result<(UploadState, Written, Vec<Kept>), Error> {
-        let written = self.written(id).await?;
+    async fn state(&self, id: &UploadId) -> Result<(UploadState, Session, Vec<Kept>), Error> {
+        let session = self.session(id).await?;
         let parts = self.parts(&format!("{id}/")).await;
         let (kept, _) =
             parts.map_err(|fault| self.upload_failed("list the parts of", id, fault))?;
-        let mut state = self.without_parts(id, &written)?;
+        let mut state = self.without_parts(id, &session)?;
         state.parts = kept.iter().map(|kept| kept.part).collect();
-        Ok((state, written, kept))
+        Ok((state, session, kept))
     }
 
-    fn without_parts(&self, id: &UploadId, written: &Written) -> Result<UploadState, Error> {
-        let key = BlobKey::from_path(&written.job, &written.path);
-        let key = key.ok_or_else(|| {
-            self.strange(format!("read upload {id}"), "its key is none of this version")
+    fn without_parts(&self, id: &UploadId, session: &Session) -> Result<UploadState, Error> {
+        let mut state = session.begun.state(id).ok_or_else(|| {
+            self.strange(format!("read upload {id}"), "it is not of this version")
         })?;
-        let options = PutOptions {
-            mode: if written.replace { PutMode::Replace } else { PutMode::CreateNew },
-            max_bytes: written.max_bytes,
-            size_bytes: written.size_bytes,
-            expected: written.expected,
-            durability: Durability::Synced,
-        };
-        let stored = written.stored;
-        let stored = stored.map(|done| Stored { size_bytes: done.size_bytes, digest: done.digest });
-        let (part_bytes, parts) = (written.part_bytes, Vec::new());
-        Ok(UploadState { id: id.clone(), key, options, part_bytes, parts, stored })
+        let stored = session.stored;
+        state.stored =
+            stored.map(|done| Stored { size_bytes: done.size_bytes, digest: done.digest });
+        Ok(state)
     }
 
     pub(super) async fn delete_object(&self, object: &str) -> Result<(), Fault> {
@@ -297,28 +282,17 @@ impl UploadSessions for S3Blobs {
         }
         let id = UploadId::random();
         let id = id.map_err(|e| Error::io(self, format!("begin an upload of {key}"), e))?;
-        let PutOptions { mode, max_bytes, size_bytes, expected, durability: _ } = options;
-        let written = Written {
-            version: VERSION,
-            job: key.job().clone(),
-            path: key.path(),
-            replace: mode == PutMode::Replace,
-            max_bytes,
-            size_bytes,
-            expected,
-            part_bytes,
-            stored: None,
-        };
-        self.write(&id, &written).await?;
+        let begun = Written::new(key, &options, part_bytes);
+        self.write(&id, &Session { begun, stored: None }).await?;
         Ok(id)
     }
 
     async fn put_part(&self, id: &UploadId, number: u32, bytes: Bytes) -> Result<Part, Error> {
         let failed = |fault| self.upload_failed("put a part of", id, fault);
         let same_number = format!("{id}/{number:05}-");
-        let (written, before) = future::join(self.written(id), self.parts(&same_number)).await;
-        let (written, (before, replaced)) = (written?, before.map_err(failed)?);
-        check_part(&self.without_parts(id, &written)?, number, bytes.len())?;
+        let (session, before) = future::join(self.session(id), self.parts(&same_number)).await;
+        let (session, (before, replaced)) = (session?, before.map_err(failed)?);
+        check_part(&self.without_parts(id, &session)?, number, bytes.len())?;
         let hashing = tokio::task::spawn_blocking(move || {
             let digest = Sha256Digest::from_bytes(Sha256::digest(&bytes).into());
             (digest, bytes)
@@ -355,7 +329,7 @@ impl UploadSessions for S3Blobs {
     }
 
     async fn complete(&self, id: &UploadId) -> Result<Stored, Error> {
-        let (state, mut written, kept) = self.state(id).await?;
+        let (state, mut session, kept) = self.state(id).await?;
         if let Some(stored) = state.stored {
             return Ok(stored);
         }
@@ -368,8 +342,8 @@ impl UploadSessions for S3Blobs {
             }
         };
         let Stored { size_bytes, digest } = stored;
-        written.stored = Some(Done { size_bytes, digest });
-        self.write(id, &written).await?;
+        session.stored = Some(Done { size_bytes, digest });
+        self.write(id, &session).await?;
         // The blob is there: what is left of its parts is no reason to fail, and goes with the next sweep.
         if let Err(fault) = self.delete_objects(objects).await {
             tracing::warn!(%id, %fault, "the parts of a complete upload are left for the next sweep");

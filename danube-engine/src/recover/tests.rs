@@ -1,7 +1,9 @@
 //! Dead owners, living owners, and several who want to tell.
 
 use danube_core::JobState;
+use danube_exec::Script;
 use danube_logs::{FollowEvent, Follower, MemoryLogs};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::fixture::{House, job};
@@ -22,7 +24,7 @@ async fn recorded(house: &House) {
 }
 
 async fn recovered(house: &House) -> Vec<JobRecord> {
-    recover(&house.jobs, &house.logs, &house.clock()).await.unwrap()
+    recover(&house.jobs, &house.logs, &house.blobs, &house.clock()).await.unwrap()
 }
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn of_several_who_recover_one_ends_the_job() {
     let owners: Vec<Arc<dyn LogStore>> =
         (0..8).map(|_| Arc::new(house.memory_logs.other_owner()) as Arc<dyn LogStore>).collect();
     let clock = house.clock();
-    let all = owners.iter().map(|logs| recover(&house.jobs, logs, &clock));
+    let all = owners.iter().map(|logs| recover(&house.jobs, logs, &house.blobs, &clock));
     let ended = futures_util::future::join_all(all).await;
     let ended: usize = ended.into_iter().map(|jobs| jobs.unwrap().len()).sum();
     assert_eq!(ended, 1);
@@ -123,6 +125,59 @@ async fn whoever_signs_is_alive_until_the_sealed_log_is_let_go() {
     assert_eq!(house.log().await, before);
 }
 
+/// A job with one artifact whose owner dies when it comes to this.
+async fn dying_at(what: &'static str) -> (House, JobRecord) {
+    let house = House::new([Script::new()]);
+    std::fs::write(house.work_dir().join("a"), "a").unwrap();
+    let mut spec = house.spec(&["one"]);
+    spec.artifacts.paths = vec!["a".into()];
+    let reached = Arc::new(Notify::new());
+    let tell = reached.clone();
+    house.diary.hang_when(move |written| {
+        let here = written == what;
+        if here {
+            tell.notify_one();
+        }
+        here
+    });
+    tokio::select! {
+        _ = house.run(spec) => panic!("it hangs"),
+        () = reached.notified() => {}
+    }
+    let seen = house.jobs.get(&job()).await.unwrap();
+    (house, seen)
+}
+
+async fn is_proved(house: &House) -> bool {
+    let keys = house.blobs.list(&job()).await.unwrap();
+    keys.contains(&BlobKey::envelope(&job())) || keys.contains(&BlobKey::provenance(&job()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_whose_job_never_came_to_succeed_goes() {
+    for what in ["blob put job-1/.danube/provenance.json", "job transition succeeded"] {
+        let (house, _) = dying_at(what).await;
+        assert!(is_proved(&house).await, "{what}");
+        // What cannot be taken back leaves the job to the next who tries.
+        house.diary.fail_when(|what| what.starts_with("blob delete"));
+        assert!(recovered(&house).await.is_empty() && is_proved(&house).await, "{what}");
+        house.diary.fail_when(|_| false);
+        assert_eq!(recovered(&house).await.len(), 1, "{what}");
+        assert!(!is_proved(&house).await, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_proof_of_a_job_that_succeeded_after_it_was_listed_stays() {
+    let (house, seen) = dying_at("job transition succeeded").await;
+    house.diary.hang_when(|_| false);
+    let passed = Transition::new(JobState::Succeeded, house.clock.now());
+    house.jobs.transition(&job(), &passed).await.unwrap();
+    let ended = end_if_dead(&house.jobs, &house.logs, &house.blobs, &house.clock(), &seen).await;
+    assert_eq!(ended, Ok(None));
+    assert!(is_proved(&house).await);
+}
+
 #[tokio::test]
 async fn the_log_of_a_job_that_has_a_verdict_is_sealed_without_a_word() {
     let house = House::new([]);
@@ -130,7 +185,7 @@ async fn the_log_of_a_job_that_has_a_verdict_is_sealed_without_a_word() {
     let seen = house.jobs.get(&job()).await.unwrap();
     let failed = Transition::new(JobState::Failed, house.clock.now());
     house.jobs.transition(&job(), &failed).await.unwrap();
-    let ended = end_if_dead(&house.jobs, &house.logs, &house.clock(), &seen).await;
+    let ended = end_if_dead(&house.jobs, &house.logs, &house.blobs, &house.clock(), &seen).await;
     assert_eq!(ended, Ok(None));
     assert_eq!(house.jobs.get(&job()).await.unwrap().state, JobState::Failed);
     let stat = house.logs.stat(&job()).await.unwrap();

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use danube_artifacts::attest::{LogSubject, ProvenanceInput};
 use danube_artifacts::collect::{self, Beyond, CollectLimits, Found, FoundFile, Patterns};
-use danube_artifacts::{
-    ArtifactRecord, ArtifactState, BlobKey, Durability, KeepOptions, file_stream,
-};
+use danube_artifacts::{ArtifactRecord, ArtifactState, Durability, KeepOptions, file_stream};
 use danube_core::{ArtifactName, LostReason, Sha256Digest};
 use danube_logs::LogWriter;
 use serde_json::json;
@@ -23,6 +21,7 @@ use super::{Progress, Run, Times};
 use crate::address::without_credentials;
 use crate::duration::spoken;
 use crate::error::told;
+use crate::recover::delete_proof;
 
 /// How often progress is told.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
@@ -316,12 +315,10 @@ impl Run<'_> {
     /// files; of those that are, what is not signed. What cannot be deleted is left to the sweep, which finds it.
     pub(super) async fn discard(&self, kept: &mut Kept) {
         let (artifacts, job) = (&self.parts.artifacts, &self.spec.id);
-        if std::mem::take(&mut kept.proving) {
-            for key in [BlobKey::provenance(job), BlobKey::envelope(job)] {
-                if let Err(error) = artifacts.blobs().delete(&key).await {
-                    tracing::warn!(%key, error = told(&error), "it could not be deleted");
-                }
-            }
+        if std::mem::take(&mut kept.proving)
+            && let Err(error) = delete_proof(&**artifacts.blobs(), job).await
+        {
+            tracing::warn!(%job, error = told(&error), "its proof could not be deleted");
         }
         let always = self.keeps_always();
         kept.records.retain(|record| always && record.state == ArtifactState::Active);

@@ -791,7 +791,8 @@ async fn a_run_that_is_dropped_leaves_a_job_that_can_be_recovered() {
         () = until(async || house.log().await.contains("hello")) => {}
     }
     assert_eq!(house.logs.stat(&job()).await.unwrap().phase, LogPhase::Abandoned);
-    let ended = crate::recover(&house.jobs, &house.logs, &house.clock()).await.unwrap();
+    let ended =
+        crate::recover(&house.jobs, &house.logs, &house.blobs, &house.clock()).await.unwrap();
     assert_eq!(ended[0].lost_reason, Some(LostReason::OwnerDied));
     assert_eq!(ended[0].steps[0].state, JobState::Lost);
 }

@@ -484,7 +484,8 @@ async fn a_run_that_is_dropped_while_it_collects_is_recovered_as_lost() {
         () = reached.notified() => {}
     }
     assert_eq!(house.logs.stat(&job()).await.unwrap().phase, LogPhase::Abandoned);
-    let ended = crate::recover(&house.jobs, &house.logs, &house.clock()).await.unwrap();
+    let ended =
+        crate::recover(&house.jobs, &house.logs, &house.blobs, &house.clock()).await.unwrap();
     assert_eq!(ended[0].lost_reason, Some(LostReason::OwnerDied));
     // What it had copied is nobody's artifact: it was not signed, and is left to the sweep.
     let left = house.artifacts().list(&job()).await.unwrap();
